@@ -1,0 +1,5 @@
+"""`python -m mitocore`."""
+
+from mitocore.cli.main import app
+
+app()

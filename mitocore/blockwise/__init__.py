@@ -1,0 +1,1 @@
+"""The block-wise engine: torch-free, exact, resumable."""

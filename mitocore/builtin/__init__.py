@@ -1,0 +1,1 @@
+"""Components of the core, registered like those of any plugin."""

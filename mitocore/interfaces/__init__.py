@@ -1,0 +1,43 @@
+"""What a plugin may implement: one file, one kind."""
+
+from mitocore.interfaces.augment import Augment
+from mitocore.interfaces.loss import Loss
+from mitocore.interfaces.metric import Metric
+from mitocore.interfaces.model import Model
+from mitocore.interfaces.normalizer import Normalizer, Stats
+from mitocore.interfaces.postprocessor import (
+    OBJECT,
+    Block,
+    LocalPostProcessor,
+    PostProcessor,
+    StitchedPostProcessor,
+)
+from mitocore.interfaces.reader import Reader
+from mitocore.interfaces.sampler import Crop, LabelledVolume, Sampler, SamplerIndex
+from mitocore.interfaces.target import Labels, Target
+from mitocore.interfaces.volume import Volume, WritableVolume
+from mitocore.interfaces.writer import Writer
+
+__all__ = [
+    "OBJECT",
+    "Augment",
+    "Block",
+    "Crop",
+    "LabelledVolume",
+    "Labels",
+    "LocalPostProcessor",
+    "Loss",
+    "Metric",
+    "Model",
+    "Normalizer",
+    "PostProcessor",
+    "Reader",
+    "Sampler",
+    "SamplerIndex",
+    "Stats",
+    "StitchedPostProcessor",
+    "Target",
+    "Volume",
+    "WritableVolume",
+    "Writer",
+]

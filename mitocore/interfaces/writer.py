@@ -1,0 +1,40 @@
+"""What creates the volumes of one file format."""
+
+from abc import abstractmethod
+from typing import ClassVar, Literal
+
+from mitocore.component import Component, PathOption
+from mitocore.interfaces.volume import WritableVolume
+from mitocore.specs import VolumeSpec
+
+
+class Writer(Component):
+    """Creates volumes of one file format."""
+
+    kind: ClassVar[str] = "writer"
+    order: ClassVar[Literal["any", "planes"]] = "any"
+    """In which order boxes may arrive: any, or whole planes in ascending z."""
+    sharing: ClassVar[Literal["processes", "threads", "one"]] = "one"
+    """Who may write at the same time: zarr processes, MRC memory map threads, HDF5 one."""
+    lossy: ClassVar[bool] = False
+    """Whether values change on the way, as in JPEG; masks, classes and ids are then refused (WiringError)."""
+    dtypes: ClassVar[tuple[str, ...]] = ("bool", "uint8", "uint16", "uint32", "uint64", "float16", "float32")
+    """What can be stored. Instance ids are written as uint32, as uint64 if there are more, as less only where these two
+    are missing and the ids fit; other values are widened to the next of these that holds them."""
+
+    path: PathOption
+    """File, folder or address."""
+
+    @abstractmethod
+    def create(self, name: str, spec: VolumeSpec, *, resume: bool = False) -> WritableVolume:
+        """Create the array `name`, filled with zeros; with `resume`, open it as a killed run left it.
+
+        Raises
+        ------
+        DataError
+            If it exists and `resume` is false, or if the format cannot hold `spec`.
+        """
+
+    @abstractmethod
+    def open(self, name: str) -> WritableVolume:
+        """Open the existing array `name` for reading and writing; what a worker process does."""

@@ -1,0 +1,135 @@
+"""What arrays hold, what steps need and give, and what a network takes."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from mitocore.errors import WiringError
+from mitocore.geometry import Shape, VoxelSize, as_shape
+
+
+class Kind(StrEnum):
+    """What the numbers in an array mean."""
+
+    IMAGE = "image"  # intensities, any real dtype
+    PROBABILITY = "probability"  # [0, 1]; one channel per named class, boundary, centre …
+    AFFINITY = "affinity"  # [0, 1]; per offset: v and v + offset are one object, stored at v; its sign is the side
+    OFFSET = "offset"  # voxels; vector to the instance centre
+    DISTANCE = "distance"  # nm; signed, positive inside
+    EMBEDDING = "embedding"  # channels have no order
+    MASK = "mask"  # bool
+    SEMANTIC = "semantic"  # uint16 class ids
+    INSTANCE = "instance"  # uint64 object ids, unique over the whole volume
+    WEIGHT = "weight"  # training only: factor of the loss per voxel, 0 = ignore
+
+
+Storage = Literal["float32", "float16", "uint8"]
+_MEMORY = {Kind.MASK: "bool", Kind.SEMANTIC: "uint16", Kind.INSTANCE: "uint64"}
+_CHOICE = (Kind.PROBABILITY, Kind.AFFINITY)  # `storage` applies to these
+_HALF = (*_CHOICE, Kind.OFFSET, Kind.EMBEDDING)
+
+
+@dataclass(frozen=True, slots=True)
+class ArraySpec:
+    """What a named array holds; known before any voxel is read."""
+
+    kind: Kind
+    channels: tuple[str, ...] = ("",)
+    offsets: tuple[Shape, ...] = ()  # affinities only: one (z, y, x) per channel
+    classes: tuple[str, ...] = ()  # semantic only: name of id 0, 1, …
+    storage: Storage | None = None  # probability and affinity only; None: float16
+
+    def __post_init__(self) -> None:
+        if self.storage and self.kind not in _CHOICE:
+            raise WiringError(f"storage = {self.storage!r} does not apply to {self.kind}", hint="leave storage out")
+
+    @property
+    def dtype(self) -> str:
+        """In memory, as every component sees it."""
+        return _MEMORY.get(self.kind, "float32")
+
+    @property
+    def stored(self) -> str:
+        """On disk. Values are rounded to it when they leave a step, stored or not. uint8 means round(255 p)."""
+        if self.kind in _MEMORY:
+            return self.dtype
+        return self.storage or ("float16" if self.kind in _HALF else "float32")
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeSpec:
+    """What is known of a volume from its header alone."""
+
+    shape: Shape
+    dtype: str
+    channels: tuple[str, ...] = ("",)
+    voxel_size: VoxelSize | None = None  # None: the file does not say
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)  # nm
+    chunks: Shape | None = None
+    kind: Kind = Kind.IMAGE
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a step requires of one input."""
+
+    kinds: Collection[Kind]
+    channels: tuple[str, ...] | int | None = None  # these names, this many, or any
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """One named output of a model."""
+
+    name: str
+    channels: tuple[str, ...]
+    activation: Literal["sigmoid", "softmax", "none"] = "sigmoid"
+    kind: Kind = Kind.PROBABILITY
+    offsets: tuple[Shape, ...] = ()
+    auxiliary: bool = False  # used by losses only; absent at inference
+
+
+Axis = int | Literal["all"]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The geometry of one forward pass.
+
+    An axis of `shape` is a number of voxels, or "all": the whole axis of the volume, padded to a multiple of
+    `divisor`. `crop` voxels at each face of the input are context and not predicted, so the output has shape
+    `shape - 2 * crop`. Neighbouring outputs overlap by `overlap` voxels and are blended.
+
+    2-D: (1, Y, X), or (1, "all", "all") for whole sections. 2.5-D, the middle of 2k+1 slices: (2k+1, Y, X) with crop
+    (k, 0, 0). 3-D: (Z, Y, X).
+    """
+
+    shape: tuple[Axis, Axis, Axis]
+    crop: Shape = (0, 0, 0)
+    overlap: Shape = (0, 0, 0)
+    divisor: Shape = (1, 1, 1)
+    padding: Literal["mirror", "zero"] = "mirror"  # at the volume's own faces, after normalisation
+
+    def __post_init__(self) -> None:  # ValueError: pydantic, the loader and the kit translate it to ConfigError
+        for size, crop, overlap, divisor in zip(self.shape, self.crop, self.overlap, self.divisor, strict=True):
+            if size == "all" and (crop or overlap):
+                raise ValueError('an axis that is "all" has neither crop nor overlap')
+            if size != "all" and (size % divisor or not 0 <= overlap < size - 2 * crop):
+                raise ValueError(f"window axis of {size}: not a multiple of {divisor}, or overlap {overlap} too large")
+
+    def tile(self, volume: Shape) -> Shape:
+        """What the network receives: (z, y, x) voxels including padding."""
+        axes = zip(self.shape, volume, self.divisor, strict=True)
+        return as_shape(-(-n // d) * d if s == "all" else s for s, n, d in axes)
+
+    def output(self, volume: Shape) -> Shape:
+        """What one forward pass contributes to the volume, padding removed."""
+        axes = zip(self.shape, volume, self.crop, strict=True)
+        return as_shape(n if s == "all" else s - 2 * c for s, n, c in axes)
+
+    @property
+    def planar(self) -> bool:
+        """Whether one plane goes out, so that the model may be run along any axis."""
+        return self.shape[0] != "all" and self.shape[0] - 2 * self.crop[0] == 1

@@ -1,0 +1,1 @@
+"""Networks and instance post-processing for mitochondria."""
