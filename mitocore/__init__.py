@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from mitocore.runs import Step as Step
     from mitocore.runs import evaluate as evaluate
     from mitocore.runs import load as load
-    from mitocore.runs import open_volume as open
+    from mitocore.runs import open_volume as open  # noqa: A004, F401 - `mitocore.open`, never a star import
     from mitocore.runs import train as train
     from mitocore.specs import ArraySpec as ArraySpec
     from mitocore.specs import Head as Head
@@ -71,7 +71,9 @@ hookimpl = pluggy.HookimplMarker("mitocore")
 
 _HOME = {
     "mitocore.component": "AtInference Component File PathOption",
-    "mitocore.errors": "ConfigError ContractError DataError MitocoreError PluginError ResourceError RunError WiringError",
+    "mitocore.errors": (
+        "ConfigError ContractError DataError MitocoreError PluginError ResourceError RunError WiringError"
+    ),
     "mitocore.geometry": "Roi Shape VoxelSize VoxelSizeOption",
     "mitocore.header": "WeightsHeader",
     "mitocore.interfaces": (

@@ -1,5 +1,6 @@
 """Errors a user can understand and fix, one family per exit code."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -12,6 +13,7 @@ class MitocoreError(Exception):
     def __init__(self, problem: str, *, where: str = "", hint: str = "") -> None:
         super().__init__(problem)
         self.problem, self.where, self.hint = problem, where, hint
+        self.others: tuple[MitocoreError, ...] = ()
 
     def __reduce__(self) -> tuple[object, ...]:  # else `where` and `hint` are lost between processes
         return _rebuild, (type(self), self.problem, self.where, self.hint)
@@ -19,6 +21,13 @@ class MitocoreError(Exception):
     def __str__(self) -> str:
         lines = [self.problem, self.where and f"  in {self.where}", self.hint and f"  hint: {self.hint}"]
         return "\n".join(line for line in lines if line)
+
+
+def together(findings: Sequence[MitocoreError]) -> MitocoreError:
+    """One error that carries all findings of a check; the command line prints them one after another."""
+    first = findings[0]
+    first.others = tuple(findings[1:])
+    return first
 
 
 def _rebuild(family: type[MitocoreError], problem: str, where: str, hint: str) -> MitocoreError:

@@ -91,7 +91,9 @@ class Roi:
         parts = [part.strip() for part in text.split(",")]
         matches = [re.fullmatch(r"(\d*):(\d*)", part) for part in parts]
         if len(parts) != 3 or None in matches:
-            raise ValueError(f"{text!r} is not a region; write three ranges of voxels, z, y, x, such as '10:20,:,0:512'")
+            raise ValueError(
+                f"{text!r} is not a region; write three ranges of voxels, z, y, x, such as '10:20,:,0:512'"
+            )
         ends = [(int(m[1] or 0), int(m[2] or n)) for m, n in zip(matches, shape, strict=True) if m]
         if any(not 0 <= a < b <= n for (a, b), n in zip(ends, shape, strict=True)):
             raise ValueError(f"region {text!r} is empty or leaves the volume of {shape} voxels (z, y, x)")

@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mitocore.errors import DataError
 from mitocore.geometry import VoxelSizeOption
 from mitocore.specs import Head, Window
 
 HEADER_LIMIT = 100_000_000
+FORMAT: Literal["mitocore-weights/1"] = "mitocore-weights/1"
 
 
 class WeightsHeader(BaseModel):
@@ -18,7 +19,7 @@ class WeightsHeader(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal["mitocore-weights/1"] = "mitocore-weights/1"
+    format: Literal["mitocore-weights/1"] = FORMAT
     component: str
     """Qualified name of the model, "rsunet/rsunet"."""
     description: str = ""
@@ -44,20 +45,66 @@ class WeightsHeader(BaseModel):
     """Digest of the training configuration, data, seed, steps, date, parent weights, licence."""
 
 
+def header_beside(path: Path) -> Path:
+    """The file that holds the header of weights in a foreign format."""
+    return path.with_name(path.name + ".header.json")
+
+
 def read_header(path: Path) -> WeightsHeader:
-    """The header inside a safetensors file, or of `<file>.header.json` beside a foreign one."""
-    beside = path.with_name(path.name + ".header.json")
-    if beside.exists():
-        return WeightsHeader.model_validate_json(beside.read_bytes())
+    """The header inside a safetensors file, or of `<file>.header.json` beside a foreign one.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, truncated, without a header, or its header is of another version.
+    """
+    beside = header_beside(path)
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            text = file.read(length) if 0 < length < HEADER_LIMIT else b"{}"
-        found = json.loads(text).get("__metadata__", {}).get("mitocore")
+        if beside.exists():
+            if not path.exists():
+                raise DataError(f"{beside.name!r} describes {path.name!r}, which is missing", where=str(path.parent))
+            return _parsed(beside.read_bytes(), beside)
+        return _parsed(_metadata(path), path)
     except OSError as error:
-        raise DataError(f"{str(path)!r} cannot be read: {error.strerror}") from error
-    except (ValueError, AttributeError):
-        found = None
-    if found is None:
-        raise DataError(f"{str(path)!r} does not say what it was trained for", hint=f"mitocore weights add {path}")
-    return WeightsHeader.model_validate_json(found)
+        reason = error.strerror or "cannot be read"
+        raise DataError(f"{str(path)!r} cannot be read: {reason}", hint="mitocore weights list") from error
+
+
+def _metadata(path: Path) -> str | bytes:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        text = file.read(length) if 0 < length < HEADER_LIMIT else b""
+    try:
+        table = json.loads(text)
+        found = table.pop("__metadata__", {}).get("mitocore")
+        end = max((entry["data_offsets"][1] for entry in table.values()), default=0)
+    except (ValueError, AttributeError, TypeError, KeyError, IndexError):
+        cut = text[:1] == b"{" and len(text) < length
+        raise _truncated(path) if cut else _nameless(path) from None
+    if path.stat().st_size < 8 + length + end:
+        raise _truncated(path)
+    if not isinstance(found, str):
+        raise _nameless(path)
+    return found
+
+
+def _parsed(text: str | bytes, path: Path) -> WeightsHeader:
+    try:
+        return WeightsHeader.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+    if first["loc"] == ("format",):
+        problem = f"{str(path)!r} has header version {first['input']!r}; this mitocore reads {FORMAT!r}"
+        raise DataError(problem, hint="pip install --upgrade mitocore")
+    key = ".".join(map(str, first["loc"])) or "the whole"
+    raise DataError(f"the header of {str(path)!r} is damaged: {key}: {first['msg']}", hint="fetch the file again")
+
+
+def _truncated(path: Path) -> DataError:
+    size = path.stat().st_size
+    return DataError(f"{str(path)!r} is truncated: it ends after {size} bytes", hint="fetch or copy the file again")
+
+
+def _nameless(path: Path) -> DataError:
+    hint = f"mitocore weights add {path} --model … --normalizer …"
+    return DataError(f"{str(path)!r} does not say what it was trained for", hint=hint)

@@ -19,12 +19,19 @@ API_GROUP = "mitocore.v1"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
+    """One declared component: a name and where to import it from."""
+
     kind: str
     name: str
     target: str
     summary: str
     plugin: str
     suffixes: tuple[str, ...] = ()
+
+    @property
+    def qualified(self) -> str:
+        """The name that is never ambiguous, "plugin/name"."""
+        return f"{self.plugin}/{self.name}"
 
     def load(self) -> Any:
         """Import the target. The original import error is chained and shown."""
@@ -33,14 +40,19 @@ class Entry:
             return getattr(importlib.import_module(module), attribute)
         except Exception as error:
             problem = f"{self.kind} {self.name!r} of plugin {self.plugin!r} does not load: {error!r}"
-            hint = f"mitocore plugins --check {self.plugin}"
+            hint = f"pip install --upgrade or mend the plugin {self.plugin!r}; `mitocore plugins` lists what works"
             raise PluginError(problem, where=self.target, hint=hint) from error
 
 
 @dataclass(slots=True)
 class Registry:
+    """What the installed plugins declare."""
+
     entries: list[Entry] = field(default_factory=list)
     broken: dict[str, Exception] = field(default_factory=dict)
+    """Plugins that could not be asked, with the reason."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Version of each plugin's distribution."""
     _plugin: str = ""
 
     def add(self, kind: str, name: str, target: str, summary: str = "", *, suffixes: tuple[str, ...] = ()) -> None:
@@ -49,10 +61,13 @@ class Registry:
             raise PluginError(f"{kind!r} is not a kind of component", hint=f"kinds: {', '.join(KINDS)}")
         self._declare(kind, name, target, summary, suffixes)
 
-    def command(self, name: str, target: str, summary: str = "") -> None:
-        """Declare a command; `target` is a Typer app. `weights` (a table of name, url, hash, licence) and `demo` (a
-        folder with pipeline.toml and bundled weights) are declared alike."""
-        self._declare("command", name, target, summary)
+    def demo(self, name: str, target: str, summary: str = "") -> None:
+        """Declare a demo; `target` is "package:folder" with a pipeline.toml and the weights it names."""
+        self._declare("demo", name, target, summary)
+
+    def names(self, kind: str) -> list[str]:
+        """Names of a kind, sorted."""
+        return sorted({entry.name for entry in self.entries if entry.kind == kind})
 
     def _declare(self, kind: str, name: str, target: str, summary: str, suffixes: tuple[str, ...] = ()) -> None:
         if any((e.kind, e.name, e.plugin) == (kind, name, self._plugin) for e in self.entries):
@@ -60,14 +75,31 @@ class Registry:
         self.entries.append(Entry(kind, name, target, summary, self._plugin, suffixes))
 
     def find(self, kind: str, name: str) -> Entry:
+        """The component of a bare or qualified name.
+
+        Raises
+        ------
+        PluginError
+            If it is unknown (near miss suggested), or several plugins provide it.
+        """
         plugin, _, bare = name.rpartition("/")
         hits = [e for e in self.entries if e.kind == kind and e.name == bare and plugin in ("", e.plugin)]
+        if not hits and (blame := self._blame(plugin)):
+            raise blame
         if not hits:
-            have = sorted({e.name for e in self.entries if e.kind == kind})
+            have = self.names(kind)
             near = difflib.get_close_matches(bare, have, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"installed: {', '.join(have) or 'none'}"
+            if self.broken and not near:
+                hint = f"plugin {', '.join(self.broken)} does not load; `mitocore plugins` shows why"
             raise PluginError(f"no {kind} is called {name!r}", hint=hint)
         return _only(hits, f"{kind} {bare!r}")
+
+    def _blame(self, plugin: str) -> PluginError | None:
+        """The import error of a broken plugin that is asked for by name."""
+        if plugin not in self.broken:
+            return None
+        return PluginError(f"plugin {plugin!r} does not load: {self.broken[plugin]!r}", hint="mitocore plugins")
 
     def find_for(self, kind: str, path: str) -> Entry:
         """The reader or writer of a path, by its longest declared suffix."""
@@ -106,6 +138,8 @@ def discover(points: Iterable[EntryPoint] | None = None) -> Registry:
             if manager.has_plugin(point.name):
                 manager.unregister(name=point.name)  # pluggy's register is not atomic
             registry.broken[point.name] = error
+        else:
+            registry.versions[point.name] = point.dist.version if point.dist else "0"
     for name, plugin in manager.list_name_plugin():
         registry._plugin, before = name, len(registry.entries)
         others = [p for p in manager.get_plugins() if p is not plugin]

@@ -34,24 +34,47 @@ def faces(box: Roi, reach: Shape, volume: Roi) -> list[tuple[Roi, Roi]]:
 
 
 def touching(ids: NDArray[np.uint64], inner: tuple[slice, ...], connectivity: int) -> NDArray[Any]:
-    """Pairs of objects that touch across the surface of the box `inner`, each pair once."""
-    near = np.zeros(ids.shape, bool)
-    near[inner] = ids[inner] > 0
-    far = ids > 0
-    far[inner] = False
-    pairs = [np.zeros((0, 2), "u8")]
+    """Pairs of objects that touch across the surface of the box `inner`, each pair once.
+
+    >>> touching(np.array([[[1, 1, 2, 2]]], np.uint64), (slice(0, 1), slice(0, 1), slice(0, 2)), 6).tolist()
+    [(1, 2, 1.0)]
+    """
+    beyond = ids.copy()
+    beyond[inner] = 0
+    pairs = []
     for step in product((-1, 0, 1), repeat=3):
         if 0 < sum(map(abs, step)) <= _REACH[connectivity]:
-            here = tuple(slice(max(0, -s), n - max(0, s)) for s, n in zip(step, ids.shape, strict=True))
-            there = tuple(slice(max(0, s), n - max(0, -s)) for s, n in zip(step, ids.shape, strict=True))
-            if (out := near[here] & far[there]).any():
-                pairs.append(np.stack([ids[here][out], ids[there][out]], axis=1))
-    low, high = np.sort(np.concatenate(pairs), axis=1).T
-    order = np.lexsort((high, low))
-    fresh = np.diff(low[order], prepend=0).astype(bool) | np.diff(high[order], prepend=0).astype(bool)
-    links = np.ones(fresh.sum(), LINK)
-    links["a"], links["b"] = low[order][fresh], high[order][fresh]
+            # the voxels of `inner` whose neighbour at `step` lies in the array, and that neighbour
+            here = tuple(
+                slice(max(i.start, -s), min(i.stop, n - s)) for i, s, n in zip(inner, step, ids.shape, strict=True)
+            )
+            there = tuple(slice(h.start + s, h.stop + s) for h, s in zip(here, step, strict=True))
+            far = beyond[there]
+            if far.any():
+                near = ids[here]
+                touch = (near > 0) & (far > 0)
+                found = np.ones(np.count_nonzero(touch), LINK)
+                found["a"], found["b"] = near[touch], far[touch]
+                pairs.append(found)
+    links = merged(np.concatenate([np.zeros(0, LINK), *pairs]))
+    links["weight"] = 1
     return links
+
+
+def merged(links: NDArray[Any]) -> NDArray[Any]:
+    """Each pair once, a ≤ b, ordered, with the sum of its weights.
+
+    >>> merged(np.array([(2, 1, 1), (1, 3, 1), (1, 2, 0.5)], LINK)).tolist()
+    [(1, 2, 1.5), (1, 3, 1.0)]
+    """
+    low, high = np.minimum(links["a"], links["b"]), np.maximum(links["a"], links["b"])
+    order = np.lexsort((high, low))
+    low, high = low[order], high[order]
+    fresh = np.flatnonzero((np.diff(low, prepend=0) != 0) | (np.diff(high, prepend=0) != 0))
+    joined = np.zeros(len(fresh), LINK)
+    joined["a"], joined["b"] = low[fresh], high[fresh]
+    joined["weight"] = np.add.reduceat(links["weight"][order], fresh) if len(fresh) else 0
+    return joined
 
 
 def unite(

@@ -15,6 +15,8 @@ from mitocore.interfaces.volume import Volume
 
 @dataclass(frozen=True, slots=True)
 class LabelledVolume:
+    """An open image with its labels, and the part of it that a split may use."""
+
     image: Volume
     labels: Mapping[str, Volume]
     region: Roi  # the part that belongs to this split: train, validation or test
@@ -25,6 +27,8 @@ class LabelledVolume:
 
 @dataclass(frozen=True, slots=True)
 class Crop:
+    """A box to be cut from one of the volumes."""
+
     volume: int
     roi: Roi  # in the frame of the volume
 

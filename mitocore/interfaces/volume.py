@@ -35,11 +35,13 @@ class Volume(ABC):
 
 
 class WritableVolume(Volume):
+    """An open array that can also be written box by box."""
+
     @abstractmethod
     def write(self, roi: Roi, values: NDArray[Any]) -> None:
         """Store `values` (c, z, y, x) at `roi`, durably enough to survive the death of this process.
         Boxes written at the same time never share a chunk."""
 
-    def finish(self) -> None:  # noqa: B027
+    def finish(self) -> None:
         """Make the array final: header statistics, pyramid levels, rename of a `.part` file. Called once, by the
         driver, after the last write; calling it again after a crash is allowed."""

@@ -1,0 +1,274 @@
+"""Arrays the passes read from and write to: scratch, open volumes, and what is computed where it is read."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mitocore.blockwise import contract
+from mitocore.blockwise.grid import BlockGrid
+from mitocore.blockwise.journal import sync_folder
+from mitocore.errors import DataError
+from mitocore.geometry import Roi, VoxelSize
+from mitocore.interfaces import Block, LocalPostProcessor, Normalizer, Stats, Volume, WritableVolume
+from mitocore.specs import ArraySpec, Kind
+
+_LABELS = {Kind.SEMANTIC: "uint16", Kind.INSTANCE: "uint64"}
+
+
+class Source(Protocol):
+    """What a pass reads; safe to call from several threads."""
+
+    def read(self, roi: Roi) -> NDArray[Any]:
+        """(c, z, y, x) over `roi`, in the dtype components see."""
+
+
+class Sink(Protocol):
+    """What a pass writes; any worker, any number of times, always the same values."""
+
+    def write(self, block: int, roi: Roi, values: NDArray[Any]) -> None:
+        """Store `values` (c, z, y, x), packed, at `roi`, which is block number `block` of the pass."""
+
+    def sync(self) -> None:
+        """Make what was written durable; the driver calls it before it records the blocks as finished."""
+
+
+def pack(values: NDArray[Any], spec: ArraySpec) -> NDArray[Any]:
+    """What is stored of `values`: rounded to `spec.stored`; -0 becomes 0.
+
+    uint8 is round(255 p), NaN 0; float16 is kept finite.
+
+    >>> probability = ArraySpec(Kind.PROBABILITY, storage="uint8")
+    >>> pack(np.array([0, 0.5, 1], np.float32), probability)
+    array([  0, 128, 255], dtype=uint8)
+    """
+    if spec.stored == "uint8":
+        return np.rint(np.clip(np.nan_to_num(values), 0, 1) * np.float32(255)).astype(np.uint8)
+    if spec.stored == "float16":
+        limit = np.float32(np.finfo(np.float16).max)
+        half = np.clip(values, -limit, limit).astype(np.float16)
+        return np.add(half, 0, out=half)  # -0 + 0 is 0
+    packed = values.astype(spec.stored, copy=False)
+    return packed + np.float32(0) if spec.stored == "float32" else packed
+
+
+def unpack(values: NDArray[Any], spec: ArraySpec) -> NDArray[Any]:
+    """What components see of stored `values`: `spec.dtype`."""
+    unpacked = values.astype(spec.dtype, copy=False)
+    return unpacked / np.float32(255) if spec.stored == "uint8" else unpacked
+
+
+def settle(values: NDArray[Any], spec: ArraySpec) -> NDArray[Any]:
+    """`values` as if stored and read again: what leaves a step, stored or not.
+
+    >>> settle(np.array([0.1], np.float32), ArraySpec(Kind.PROBABILITY))
+    array([0.09997559], dtype=float32)
+    """
+    return unpack(pack(values, spec), spec)
+
+
+def widen(packed: NDArray[Any], dtype: str, spec: ArraySpec | None = None) -> NDArray[Any]:
+    """Packed values in the dtype of a file: the same meaning, nothing lost.
+
+    `spec` says what they mean; it matters for probabilities stored as uint8 that go to a file of floats.
+
+    Raises
+    ------
+    DataError
+        If ids are larger than the file can hold.
+    """
+    to = np.dtype(dtype)
+    if packed.dtype == to:
+        return packed
+    if to.kind == "f" and spec:
+        return unpack(packed, spec).astype(to)
+    if to.kind in "iu" and to.itemsize < packed.dtype.itemsize and packed.size:
+        largest = int(packed.max())
+        if largest > np.iinfo(to).max:
+            raise DataError(f"id {largest} is larger than {dtype} holds", hint="write to a format that stores uint64")
+    return packed.astype(to)
+
+
+def write_npy(path: Path, values: NDArray[Any]) -> None:
+    """Write a `.npy` file aside, flush it to disk and rename it: a reader sees all of it or none."""
+    with NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+        np.save(file, np.ascontiguousarray(values), allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(file.name).replace(path)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFiles:
+    """A scratch array: a folder with one `.npy` file per block of the pass that writes it; no file means zeros.
+
+    It is a `Sink`, and reads what it holds as it is packed. Ids are stored in the fewest bytes that hold those of the
+    block, so a file may be narrower than the array.
+    """
+
+    folder: Path
+    grid: BlockGrid
+    channels: int
+    dtype: str
+
+    def write(self, block: int, roi: Roi, values: NDArray[Any]) -> None:
+        """Store a whole block; a reader sees all of it or none."""
+        del roi
+        path = self._path(block)
+        if not values.any():
+            path.unlink(missing_ok=True)  # else the file of an earlier attempt would show
+            return
+        if values.dtype.kind == "u":
+            values = values.astype(np.min_scalar_type(values.max()), copy=False)
+        write_npy(path, values)
+
+    def sync(self) -> None:
+        """Make the renames durable."""
+        sync_folder(self.folder)
+
+    def load(self, block: int) -> NDArray[Any]:
+        """A whole block (c, z, y, x) in the dtype of its file, which may be narrower than the array."""
+        path = self._path(block)
+        if path.exists():
+            return np.asarray(np.load(path, allow_pickle=False))
+        return np.zeros((self.channels, *self.grid.box(block).shape), np.uint8 if self.dtype[0] == "u" else self.dtype)
+
+    def read(self, roi: Roi) -> NDArray[Any]:
+        """(c, z, y, x) over `roi`, packed, assembled from the blocks it meets; one file is mapped at a time."""
+        values = np.zeros((self.channels, *roi.shape), self.dtype)
+        for block in self.grid.meeting(roi):
+            path, box = self._path(block), self.grid.box(block)
+            if path.exists():
+                part = box.clip(roi)
+                stored = np.load(path, mmap_mode=None if part == box else "r", allow_pickle=False)
+                values[(..., *part.within(roi))] = stored[(..., *part.within(box))]
+        return values
+
+    def _path(self, block: int) -> Path:
+        return self.folder / f"{block}.npy"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A scratch array as components see it."""
+
+    files: BlockFiles
+    spec: ArraySpec
+
+    def read(self, roi: Roi) -> NDArray[Any]:
+        """(c, z, y, x) over `roi`, unpacked."""
+        return unpack(self.files.read(roi), self.spec)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An open volume as components see it.
+
+    Without `kind`, values are as the file holds them. With it they become what that kind is in memory: a mask is what
+    is not 0, class and instance ids are uint16 and uint64 whatever the file's width (-1, "ignore", becomes their
+    maximum; NaN 0), probabilities and affinities of an integer dtype are divided by its maximum, all else is float32.
+    """
+
+    volume: Volume
+    kind: Kind | None = None
+
+    def read(self, roi: Roi) -> NDArray[Any]:
+        """(c, z, y, x) over `roi`.
+
+        Raises
+        ------
+        DataError
+            If a class id does not fit.
+        """
+        values = self.volume.read(roi)
+        if self.kind is None:
+            return values
+        if self.kind is Kind.MASK:
+            return values != 0
+        if self.kind in _LABELS:
+            return _labels(values, self.kind)
+        floats = values.astype(np.float32, copy=False)
+        if self.kind in (Kind.PROBABILITY, Kind.AFFINITY) and values.dtype.kind in "iu":
+            floats /= np.float32(np.iinfo(values.dtype).max)
+        return floats
+
+
+def _labels(values: NDArray[Any], kind: Kind) -> NDArray[Any]:
+    if values.dtype.kind == "f":
+        values = np.rint(np.nan_to_num(values, posinf=0, neginf=0)).astype(np.int64)
+    if kind is Kind.SEMANTIC and values.dtype.itemsize > 2 and values.size and values.max() > np.iinfo("u2").max:
+        raise DataError(f"class id {values.max()} is larger than 65535", hint="are these instances?")
+    return values.astype(_LABELS[kind], copy=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """Some channels of another source, in this order."""
+
+    source: Source
+    channels: tuple[int, ...]
+
+    def read(self, roi: Roi) -> NDArray[Any]:
+        """(c, z, y, x) over `roi`."""
+        return self.source.read(roi)[list(self.channels)]
+
+
+@dataclass(frozen=True, slots=True)
+class Normalised:
+    """Raw intensities as a voxel-wise normaliser turns them out."""
+
+    source: Source
+    normalizer: Normalizer
+    stats: Stats
+
+    def read(self, roi: Roi) -> NDArray[Any]:
+        """(c, z, y, x) float32 over `roi`."""
+        return self.normalizer.apply(self.source.read(roi), self.stats)
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """An output of a Local step without halo, computed and settled where it is read instead of stored."""
+
+    step: LocalPostProcessor
+    output: str
+    spec: ArraySpec
+    """Of this output."""
+    inputs: Mapping[str, Source]
+    volume: Roi
+    voxel_size: VoxelSize | None = None
+
+    def read(self, roi: Roi) -> NDArray[Any]:
+        """(c, z, y, x) over `roi`.
+
+        Raises
+        ------
+        ContractError
+            If the step returns what it does not declare.
+        """
+        arrays = {name: source.read(roi) for name, source in self.inputs.items()}
+        values = self.step.process(Block(roi, roi, arrays, self.volume, self.voxel_size))
+        contract.output(contract.name_of(self.step), self.output, values, self.spec, roi.shape)
+        return settle(values[self.output], self.spec)
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeSink:
+    """An open volume that blocks are written into; they share no chunk of it."""
+
+    volume: WritableVolume
+    spec: ArraySpec | None = None
+    """What the values mean; needed where `widen` needs it."""
+
+    def write(self, block: int, roi: Roi, values: NDArray[Any]) -> None:
+        """Store `values` (c, z, y, x), packed, widened to what the file holds."""
+        del block
+        self.volume.write(roi, widen(values, self.volume.spec.dtype, self.spec))
+
+    def sync(self) -> None:
+        """Nothing: volumes write durably."""

@@ -1,0 +1,122 @@
+"""What a component may hand back; whatever else it returns is named and blamed on it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mitocore.component import Component
+from mitocore.errors import ContractError
+from mitocore.geometry import Shape
+from mitocore.interfaces import OBJECT
+from mitocore.specs import ArraySpec, Kind
+from mitocore.stitch import LINK
+
+_KINDS = {Kind.MASK: "b", Kind.SEMANTIC: "iu", Kind.INSTANCE: "iu"}
+_DENSE = "number the objects of a block 1..n without gaps"
+_WORDS = {"b": "bool", "iu": "integer", "f": "float"}
+
+
+def name_of(component: Component, plugin: str = "") -> str:
+    """How errors name a component: its class, and its plugin or where it is defined."""
+    return f"{type(component).__name__} of {(plugin or type(component).__module__)!r}"
+
+
+def outputs(who: str, values: Mapping[str, NDArray[Any]], gives: Mapping[str, ArraySpec], shape: Shape) -> None:
+    """Check the arrays of a step: names, (c, z, y, x) and the sort of dtype that `gives` declares.
+
+    Raises
+    ------
+    ContractError
+        If one is missing, undeclared, or of another shape or sort of dtype.
+    """
+    if set(values) != set(gives):
+        raise ContractError(f"{who} returned {sorted(values)} but declares {sorted(gives)}")
+    for name, spec in gives.items():
+        output(who, name, values, spec, shape)
+
+
+def output(who: str, name: str, values: Mapping[str, NDArray[Any]], spec: ArraySpec, shape: Shape) -> None:
+    """Check one array of a step, as `outputs` does.
+
+    Raises
+    ------
+    ContractError
+        If it is missing, or of another shape or sort of dtype.
+    """
+    if name not in values:
+        raise ContractError(f"{who} returned {sorted(values)}, not {name!r}")
+    found, expected = values[name], (len(spec.channels), *shape)
+    if found.shape != expected:
+        problem = f"{who} returned {name!r} of shape {found.shape} where {expected} is declared"
+        raise ContractError(problem, hint="shapes are (c, z, y, x)")
+    kinds = _KINDS.get(spec.kind, "f")
+    if found.dtype.kind not in kinds:
+        raise ContractError(f"{who} returned {name!r} as {found.dtype}; {spec.kind} is {_WORDS[kinds]}")
+
+
+def labels(who: str, ids: NDArray[Any], shape: Shape) -> None:
+    """Check the ids of one block: (z, y, x), uint32.
+
+    Raises
+    ------
+    ContractError
+        If they are of another shape or dtype.
+    """
+    if ids.shape != shape or ids.dtype != np.uint32:
+        problem = f"label of {who} returned ids of shape {ids.shape}, {ids.dtype}"
+        raise ContractError(problem, hint=f"return uint32 over block.write, here {shape}")
+    if (largest := int(ids.max(initial=0))) > ids.size:
+        raise ContractError(f"label of {who} returned id {largest} in a block of {ids.size} voxels", hint=_DENSE)
+
+
+def columns(who: str, sizes: NDArray[Any], table: NDArray[Any] | None, own: list[tuple[str, str]]) -> None:
+    """Check that the objects of a block are numbered 1..n and that each has a row of the author's columns.
+
+    Raises
+    ------
+    ContractError
+        If a number is left out, or the table has other rows or columns.
+    """
+    if not sizes.all():
+        problem = f"label of {who} left out id {int(np.argmin(sizes)) + 1} of 1..{len(sizes)}"
+        raise ContractError(problem, hint=_DENSE)
+    found = (0 if table is None else len(table)), ([] if table is None else table.dtype)
+    if (own or table is not None) and found != (len(sizes), np.dtype(own)):
+        problem = f"label of {who} returned {found[0]} rows of {found[1]} for {len(sizes)} objects"
+        raise ContractError(problem, hint=f"return one row per object, dtype {own}")
+    if {name for name, _ in own} & {name for name, _ in OBJECT}:
+        raise ContractError(f"columns of {who} hide 'first' or 'size'", hint="rename the column")
+
+
+def links(who: str, found: NDArray[Any], count: int) -> None:
+    """Check that pairs are a `LINK` array of provisional ids 1..n.
+
+    Raises
+    ------
+    ContractError
+        If they have another dtype, or name the background or an object that does not exist.
+    """
+    if found.dtype != LINK or found.ndim != 1:
+        problem = f"link of {who} returned {found.dtype} of shape {found.shape}"
+        raise ContractError(problem, hint="return a one-dimensional array of mitocore.LINK")
+    for end in "ab":
+        strange = found[end][(found[end] < 1) | (found[end] > count)]
+        if len(strange):
+            raise ContractError(f"link of {who} joined id {strange[0]}; provisional ids here are 1..{count}")
+
+
+def final(who: str, found: NDArray[Any], count: int) -> None:
+    """Check the table of final ids: one for every provisional id 0..n, and none for the background.
+
+    Raises
+    ------
+    ContractError
+        If its length is another, or it names the background.
+    """
+    if found.shape != (count + 1,) or found.dtype.kind not in "ui":
+        problem = f"resolve of {who} returned shape {found.shape}, {found.dtype}"
+        raise ContractError(problem, hint=f"return uint64 for each provisional id 0..{count}")
+    if found[0]:
+        raise ContractError(f"resolve of {who} gave the background the id {found[0]}, not 0")

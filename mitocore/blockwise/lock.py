@@ -1,0 +1,112 @@
+"""One driver per run folder."""
+
+import json
+import os
+import socket
+import time
+import uuid
+from pathlib import Path
+from typing import Any, Self
+
+from mitocore.errors import RunError
+
+_held: set[str] = set()  # tokens of this process: an equal process number with another token is a dead namesake
+
+
+class RunLock:
+    """The right to write in a run folder: `run.lock` holds host, process and token; its time is the heartbeat.
+
+    A holder on this host whose process is gone is replaced; so is any holder with `take_over`, and its driver stops at
+    its next commit.
+
+    Raises
+    ------
+    RunError
+        If another driver is at work in the folder.
+    """
+
+    def __init__(self, folder: Path, *, take_over: bool = False) -> None:
+        self._path = folder / "run.lock"
+        self._token = uuid.uuid4().hex
+        own = json.dumps({"host": socket.gethostname(), "process": os.getpid(), "token": self._token}).encode()
+        try:
+            _create(self._path, own)
+        except FileExistsError:
+            if not take_over:
+                self._refuse_if_alive()
+            aside = self._path.with_name(f"run.lock.{self._token}.tmp")
+            _create(aside, own)
+            aside.replace(self._path)
+            if self._holder().get("token") != self._token:  # two drivers found the same dead holder
+                raise RunError(self._in_use(), hint="wait for it") from None
+        _held.add(self._token)
+
+    def hold(self) -> None:
+        """Check that the folder is still ours and show that we are alive; called before every commit.
+
+        Raises
+        ------
+        RunError
+            If another driver took over.
+        """
+        if self._holder().get("token") != self._token:
+            raise RunError(f"{str(self._path.parent)!r} was taken over by another run; this one stops")
+        os.utime(self._path)
+
+    def release(self) -> None:
+        """Let others in. Calling it twice, or after a take-over, is allowed."""
+        _held.discard(self._token)
+        if self._holder().get("token") == self._token:
+            self._path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+    def _holder(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self._path.read_text())
+        except (OSError, ValueError):  # just removed, or just being written
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _refuse_if_alive(self) -> None:
+        holder = self._holder()
+        process = holder.get("process")
+        here = holder.get("host") == socket.gethostname() and isinstance(process, int)
+        if here and process == os.getpid():
+            dead = holder.get("token") not in _held
+        else:
+            dead = here and not _alive(process)
+        if not dead:
+            raise RunError(self._in_use(), hint="add --take-over if that run is gone")
+
+    def _in_use(self) -> str:
+        holder = self._holder()
+        who = f"process {holder.get('process', '?')} on {holder.get('host', '?')!r}"
+        try:
+            seen = f", seen {max(0, time.time() - self._path.stat().st_mtime):.0f} s ago"
+        except FileNotFoundError:
+            seen = ""
+        return f"{str(self._path.parent)!r} is in use by {who}{seen}"
+
+
+def _create(path: Path, text: bytes) -> None:
+    handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    try:
+        os.write(handle, text)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _alive(process: Any) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True

@@ -1,0 +1,128 @@
+"""The passes of each scope of post-processor."""
+
+from collections.abc import Callable, Mapping
+from itertools import accumulate
+
+import numpy as np
+
+from mitocore.blockwise import contract
+from mitocore.blockwise.arrays import BlockFiles, Sink, Source
+from mitocore.blockwise.grid import BlockGrid
+from mitocore.blockwise.work import Label, Link, Process, Provisional, Reads, Relabel
+from mitocore.blockwise.workspace import Workspace
+from mitocore.geometry import Roi
+from mitocore.interfaces import OBJECT, LocalPostProcessor, StitchedPostProcessor
+from mitocore.specs import ArraySpec, Kind, VolumeSpec
+from mitocore.stitch import LINK, merged
+
+
+def local(
+    component: LocalPostProcessor,
+    inputs: Mapping[str, Source],
+    sinks: Mapping[str, Sink],
+    gives: Mapping[str, ArraySpec],
+    grid: BlockGrid,
+    volume: VolumeSpec,
+    workspace: Workspace,
+    *,
+    name: str,
+    plugin: str = "",
+) -> None:
+    """Run a Local step: one pass over the blocks of `grid`, which cover a region of `volume`.
+
+    Blocks read their halo from the volume, clipped at its faces, so `inputs` must reach that far. The outputs named in
+    `sinks` are stored; `gives` declares them all. `name` names the journal and holds the digest of all of this.
+
+    Raises
+    ------
+    ContractError
+        If the component returns what it does not declare.
+    RunError
+        If a block keeps failing, or another driver took over the run folder.
+    """
+    who, reads = contract.name_of(component, plugin), Reads(inputs, Roi.whole(volume.shape), volume.voxel_size)
+    work = Process(component, reads, gives, grid, sinks, who)
+    workspace.run(name, name.partition(".")[0], work, range(len(grid)), sinks=sinks.values())
+
+
+def stitched(
+    component: StitchedPostProcessor,
+    inputs: Mapping[str, Source],
+    make: Callable[[str, str], Sink],
+    gives: Mapping[str, ArraySpec],
+    grid: BlockGrid,
+    volume: VolumeSpec,
+    workspace: Workspace,
+    *,
+    name: str,
+    early: str,
+    late: str,
+    plugin: str = "",
+    keep_ids: bool = False,
+) -> int:
+    """Run a Stitched step: `label`, `link`, `resolve`, `relabel`; returns the number of objects.
+
+    The region of `grid` is the volume to such a step: objects end at its faces. Memory grows with objects, not voxels.
+
+    Parameters
+    ----------
+    component
+        The step, its options in voxels.
+    inputs
+        What it needs, by name.
+    make
+        Called once per output with its name and the dtype it is stored as, after `resolve`, when the number of objects
+        is known: ids are uint32, or uint64 if there are more.
+    gives
+        Its outputs, by name.
+    grid, volume
+        Blocks and what they are blocks of.
+    workspace
+        The run folder.
+    name
+        Of the step; the first part of the names of its files.
+    early, late
+        Digests of all that provisional ids depend on (`grid` among it), and of that and the `late` options.
+    plugin
+        Named in the errors of the component.
+    keep_ids
+        Keep the provisional ids, so that another `late` repeats only `resolve` and `relabel`.
+
+    Raises
+    ------
+    ContractError
+        If the component returns what it does not declare.
+    RunError
+        If a block keeps failing, or another driver took over the run folder.
+    """
+    who, region, blocks = contract.name_of(component, plugin), grid.region, range(len(grid))
+    label, link, relabel = f"{name}.label.{early}", f"{name}.link.{early}", f"{name}.relabel.{late}"
+    with workspace.journal(relabel) as journal:
+        ended = len(journal.tables) == len(blocks)
+    ids = BlockFiles(workspace.scratch(f"{name}.ids.{early}"), grid, 1, "uint32")
+    reads = Reads({key: inputs[key] for key in component.rereads()}, region, volume.voxel_size)
+    final = workspace.table(f"{name}.final.{late}")
+    if not ended:
+        work = Label(component, Reads(inputs, region, volume.voxel_size), ids, volume.shape, who)
+        found = workspace.run(label, f"{name}: label", work, blocks, sinks=[ids])
+        provisional = Provisional(ids, tuple(accumulate((len(found[block]) for block in blocks), initial=0)))
+        if final is None:
+            pairs = workspace.run(link, f"{name}: link", Link(component, reads, provisional, who), blocks)
+            objects = np.concatenate([np.zeros(0, OBJECT + component.columns()), *found.values()])
+            links = merged(np.concatenate([np.zeros(0, LINK), *pairs.values()]))
+            contract.links(who, links, len(objects))
+            final = component.resolve(objects, links)
+            contract.final(who, final, len(objects))
+            workspace.save(f"{name}.final.{late}", final)
+    count = int(final.max())
+    ids_as = "uint32" if count < np.iinfo(np.uint32).max else "uint64"  # the maximum itself means "ignore"
+    dtypes = {array: ids_as if spec.kind is Kind.INSTANCE else spec.stored for array, spec in gives.items()}
+    sinks = {array: make(array, dtype) for array, dtype in dtypes.items()}
+    if not ended:
+        last = Relabel(component, reads, provisional, final, gives, dtypes, sinks, who)
+        workspace.run(relabel, f"{name}: relabel", last, blocks, sinks=sinks.values())
+    if not keep_ids:
+        workspace.forget(label)  # before the ids, which it says are there
+        workspace.forget(link)
+        workspace.discard(f"{name}.ids.{early}")
+    return count

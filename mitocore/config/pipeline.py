@@ -1,0 +1,312 @@
+"""What pipeline.toml may say."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+
+from mitocore import weights
+from mitocore.component import AtInference
+from mitocore.config.components import build, opened_by
+from mitocore.config.toml import Document, near, parse, step_name
+from mitocore.errors import ConfigError, DataError, MitocoreError, PluginError, WiringError, together
+from mitocore.geometry import Shape
+from mitocore.header import WeightsHeader, read_header
+from mitocore.interfaces import Model, Normalizer, PostProcessor, Reader, Writer
+from mitocore.registry import Entry, Registry
+from mitocore.specs import Axis, Kind, Storage
+
+STEP_WORDS = ("name", "inputs", "predict", "weights", "storage")
+"""Keys of a [[step]] that belong to the engine."""
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def bytes_of(text: Any) -> Any:
+    """Bytes from a number or "16 GB"; anything else is left for pydantic to refuse.
+
+    >>> bytes_of("1.5 GB"), bytes_of("2 GiB")
+    (1500000000, 2147483648)
+    """
+    match = re.fullmatch(r"\s*(\d+\.?\d*)\s*([kmgt]?i?b)?\s*", text, re.IGNORECASE) if isinstance(text, str) else None
+    return int(float(match[1]) * _UNITS[(match[2] or "").lower()]) if match else text
+
+
+def _positive(shape: Shape) -> Shape:
+    if min(shape) < 1:
+        raise ValueError("an axis needs at least one voxel")
+    return shape
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class PredictTable(_Table):
+    """How the network of a step is run."""
+
+    window: tuple[Axis, Axis, Axis] | None = None
+    """Voxels of one forward pass, (z, y, x), or "all" for a whole axis. Default: what the weights were trained with."""
+    overlap: Shape | None = None
+    """Voxels shared by neighbouring tiles, blended. Default: that of the model."""
+    batch: int | Literal["auto"] = "auto"
+    """Tiles in one forward pass. "auto": 1 on a CPU, 4 on a GPU."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """"auto": bf16 on a GPU that has it, else float32."""
+
+
+class RunTable(_Table):
+    """Where and how a pipeline runs; nothing here can change a voxel."""
+
+    folder: str | None = None
+    """The run folder: state, scratch and record. Default: runs/<name of the TOML file>."""
+    workers: int | Literal["auto"] = "auto"
+    """Threads that work on blocks; 0 works in the calling thread. "auto": one per core."""
+    block: Annotated[Shape, AfterValidator(_positive)] = (128, 512, 512)
+    """Unit of work in voxels, (z, y, x)."""
+    memory: Annotated[int | Literal["auto"], BeforeValidator(bytes_of)] = "auto"
+    """Bytes a run may use, or "16 GB". "auto": half of what is free."""
+    devices: str = "auto"
+    """"auto": the first GPU there is, else the CPU; or "cpu", "cuda:0"."""
+    retries: int = 2
+    """How often a block that raises is tried again."""
+    keep: Literal["heads", "all", "none"] = "heads"
+    """Scratch kept when the run is done: what the network gave, everything, or nothing."""
+
+
+class OutputTable(_Table):
+    """Where results go; the options of the writer stand beside these."""
+
+    path: str
+    """File or folder to create."""
+    save: tuple[str, ...] = ()
+    """Arrays as "step.array". Default: all arrays of the last step."""
+
+
+class _File(_Table):
+    mitocore: Literal[1]
+    input: dict[str, Any] | None = None
+    step: tuple[dict[str, Any], ...] = ()
+    output: dict[str, Any] | None = None
+    run: RunTable = RunTable()
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """One checked [[step]]: a component and how the engine is to use it."""
+
+    name: str
+    component: Model | PostProcessor | None
+    """None: the weights that name it are missing (only without data)."""
+    entry: Entry | None = None
+    """None: a component given by a program, not registered."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    predict: PredictTable = PredictTable()
+    storage: Storage | None = None
+    weights: Path | None = None
+    header: WeightsHeader | None = None
+    normalizer: Normalizer | None = None
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """A pipeline with its components built; what `plan` checks."""
+
+    steps: tuple[StepConfig, ...]
+    name: str = "pipeline"
+    reader: Reader | None = None
+    kind: Kind | None = None
+    """What the input holds, if the file does not say: an image."""
+    writer: Writer | None = None
+    save: tuple[str, ...] = ()
+    run: RunTable = RunTable()
+    document: Document = field(default_factory=lambda: Document({}))
+    notes: tuple[str, ...] = ()
+
+
+def configure(document: Document, registry: Registry, *, data: bool = True) -> PipelineConfig:
+    """Stages 1 to 5 of planning: the file, its components, headers of weights, options.
+
+    Parameters
+    ----------
+    data
+        False: a missing weights file is a note, not an error.
+
+    Raises
+    ------
+    MitocoreError
+        With all findings, in the order of the file.
+    """
+    file = parse(_File, document.data, document, what="the pipeline")
+    findings: list[MitocoreError] = []
+    notes: list[str] = []
+    steps: list[StepConfig] = []
+    for number, table in enumerate(file.step):
+        try:
+            steps.append(_step(table, registry, document, number, notes, data=data))
+        except MitocoreError as error:
+            findings += [error, *error.others]
+    reader = writer = None
+    kind: Kind | None = None
+    save: tuple[str, ...] = ()
+    try:
+        if file.input is not None:
+            reader, kind = _input(file.input, registry, document)
+    except MitocoreError as error:
+        findings += [error, *error.others]
+    try:
+        if file.output is not None:
+            writer, save = _output(file.output, registry, document)
+    except MitocoreError as error:
+        findings += [error, *error.others]
+    for step in steps:
+        if [s.name for s in steps].count(step.name) > 1 or step.name == "input":
+            taken = "the input's" if step.name == "input" else "two steps'"
+            findings.append(
+                WiringError(f"{step.name!r} is {taken} name", where=step.where, hint='name = "…" of its own')
+            )
+    if not file.step:
+        findings.append(
+            ConfigError("there is no [[step]]", where=str(document.path or ""), hint='[[step]]\nweights = "…"')
+        )
+    if findings:
+        raise together(findings)
+    return PipelineConfig(
+        steps=tuple(steps),
+        name=document.path.stem if document.path else "pipeline",
+        reader=reader,
+        kind=kind,
+        writer=writer,
+        save=save,
+        run=file.run,
+        document=document,
+        notes=tuple(notes),
+    )
+
+
+def _input(table: dict[str, Any], registry: Registry, document: Document) -> tuple[Reader, Kind | None]:
+    where = document.where("input")
+    path = table.get("path")
+    options = {key: value for key, value in table.items() if key not in ("path", "reader", "kind")}
+    kind = table.get("kind")
+    if kind is not None and kind not in list(Kind):
+        raise ConfigError(
+            f"{kind!r} is not a kind of array", where=document.where("input", "kind"), hint=near(str(kind), Kind)
+        )
+    named = table.get("reader")
+    if path is None and named is not None:
+        reader, _ = build("reader", {"reader": named, **options}, registry, document, "input")
+    elif isinstance(path, str):
+        reader, _ = opened_by("reader", path, registry, document, "input", options=options, named=named)
+    else:
+        raise ConfigError("the input has no path", where=where, hint='path = "volume.zarr::raw"')
+    return _typed(reader, Reader), Kind(kind) if kind else None
+
+
+def _output(table: dict[str, Any], registry: Registry, document: Document) -> tuple[Writer, tuple[str, ...]]:
+    own = {key: table[key] for key in ("path", "save") if key in table}
+    stated = parse(OutputTable, own, document, "output", what="the output")
+    options = {key: value for key, value in table.items() if key not in ("path", "save", "writer")}
+    writer, _ = opened_by(
+        "writer", stated.path, registry, document, "output", options=options, named=table.get("writer")
+    )
+    return _typed(writer, Writer), stated.save
+
+
+def _typed(component: Any, kind: type[Any]) -> Any:
+    if not isinstance(component, kind):
+        raise PluginError(f"{type(component).__name__} is not a {kind.__name__}")
+    return component
+
+
+def _step(
+    table: dict[str, Any], registry: Registry, document: Document, number: int, notes: list[str], *, data: bool
+) -> StepConfig:
+    keys = ("step", number)
+    where = document.where(*keys)
+    kinds = [kind for kind in ("model", "postprocessor") if kind in table]
+    if len(kinds) > 1 or not (kinds or "weights" in table):
+        hint = 'model = "…", postprocessor = "…", or weights = "…"'
+        raise ConfigError("a step is one model or one postprocessor", where=where, hint=hint)
+    predict = parse(PredictTable, table.get("predict", {}), document, *keys, "predict", what="predict")
+    inputs = table.get("inputs", {})
+    if not isinstance(inputs, dict) or not all(isinstance(value, str) for value in inputs.values()):
+        raise ConfigError("inputs names arrays", where=where, hint='inputs = { mask = "step.array" }')
+    storage = table.get("storage")
+    if storage not in (None, "float32", "float16", "uint8"):
+        where = document.where(*keys, "storage")
+        raise ConfigError(f"storage = {storage!r} is unknown", where=where, hint="storage is float16, float32 or uint8")
+    if kinds == ["postprocessor"]:
+        for word in ("predict", "weights"):
+            if word in table:
+                raise ConfigError(f"{word!r} is for models only", where=document.where(*keys, word), hint="remove it")
+        component, entry = build("postprocessor", table, registry, document, *keys, allow=STEP_WORDS)
+        name = step_name(table)
+        return StepConfig(name, _typed(component, PostProcessor), entry, inputs, storage=storage, where=where)
+    return _model_step(table, registry, document, number, notes, predict, data=data)
+
+
+def _model_step(
+    table: dict[str, Any],
+    registry: Registry,
+    document: Document,
+    number: int,
+    notes: list[str],
+    predict: PredictTable,
+    *,
+    data: bool,
+) -> StepConfig:
+    keys = ("step", number)
+    where = document.where(*keys)
+    if "weights" not in table:
+        hint = 'weights = "best.safetensors", or a name from `mitocore weights list`'
+        raise ConfigError("a model needs trained weights", where=where, hint=hint)
+    path = header = normalizer = entry = None
+    try:
+        path = weights.resolve(str(table["weights"]), document.folder_of(*keys, "weights"))
+        header = read_header(path)
+    except DataError as error:
+        if data:
+            error.where = error.where or document.where(*keys, "weights")
+            raise
+        notes.append(f"weights {table['weights']!r} are not here: what depends on them is unchecked")
+    stated = {key: value for key, value in table.items() if key not in (*STEP_WORDS, "model")}
+    named = table.get("model") or (header.component if header else None)
+    component: Model | None = None
+    if named is not None:
+        if header and table.get("model"):
+            _same_model(table["model"], header, registry, document.where(*keys, "model"))
+        options = {**(header.options if header else {}), **stated}
+        built, entry = build("model", {"model": named, **options}, registry, document, *keys)
+        component = _typed(built, Model)
+        if header:
+            _same_options(_typed(built, Model), header, stated, document, number)
+            normalizer = _typed(build("normalizer", header.normalizer, registry)[0], Normalizer)
+    name = step_name(table) or (header.component.rpartition("/")[2] if header else "net")
+    inputs, storage = table.get("inputs", {}), table.get("storage")
+    return StepConfig(name, component, entry, inputs, predict, storage, path, header, normalizer, where)
+
+
+def _same_model(stated: str, header: WeightsHeader, registry: Registry, where: str) -> None:
+    if registry.find("model", stated).qualified != header.component:
+        raise ConfigError(
+            f"the weights are of model {header.component!r}, not {stated!r}", where=where, hint="leave `model` out"
+        )
+
+
+def _same_options(
+    component: Model, header: WeightsHeader, stated: Mapping[str, Any], document: Document, number: int
+) -> None:
+    free = component.marked(AtInference)
+    trained = type(component).model_validate(header.options)
+    for key in stated.keys() - free:
+        if getattr(component, key) != getattr(trained, key):
+            raise ConfigError(
+                f"{key} = {stated[key]!r}, but the weights were trained with {getattr(trained, key)!r}",
+                where=document.where("step", number, key),
+                hint=f"leave {key} out: the weights know it",
+            )

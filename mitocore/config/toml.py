@@ -1,0 +1,235 @@
+"""TOML files that know their lines, so that an error can quote file, line and key."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from mitocore.errors import ConfigError, DataError, MitocoreError, together
+
+Key = str | int
+M = TypeVar("M", bound=BaseModel)
+
+_HEADER = re.compile(r"^\s*(\[\[|\[)\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?$")
+_ENTRY = re.compile(r"""^\s*("[^"]+"|'[^']+'|[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]+)*)\s*=""")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed TOML file, or tables made by a program (then without path and lines)."""
+
+    data: dict[str, Any]
+    path: Path | None = None
+    lines: Mapping[tuple[Key, ...], int] = field(default_factory=dict)
+    overridden: frozenset[tuple[Key, ...]] = frozenset()
+    """Keys stated on the command line; relative paths in them start from the current folder."""
+
+    @property
+    def folder(self) -> Path:
+        """Where relative paths start: the folder of the file, else the current one."""
+        return self.path.parent if self.path else Path()
+
+    def folder_of(self, *keys: Key) -> Path:
+        """Where a relative path stated at this key starts."""
+        return Path() if keys in self.overridden else self.folder
+
+    def where(self, *keys: Key) -> str:
+        """File, line and table of a key, as in ``pipeline.toml:19 [[step]] 'mito'``."""
+        known = [keys[:n] for n in range(len(keys), 0, -1) if keys[:n] in self.lines]
+        line = f":{self.lines[known[0]]}" if known else ""
+        file = f"{self.path}{line}" if self.path else ""
+        given = next((k for k in self.overridden if k == keys[: len(k)]), None)
+        return " ".join(part for part in ("--set" if given else file, self._table(keys)) if part)
+
+    def _table(self, keys: tuple[Key, ...]) -> str:
+        if not keys:
+            return ""
+        if len(keys) > 1 and isinstance(keys[1], int):
+            entries = self.data.get(str(keys[0]), [])
+            entry = entries[keys[1]] if keys[1] < len(entries) else {}
+            name = entry.get("name") if isinstance(entry, dict) else None
+            return f"[[{keys[0]}]]" + (f" {name!r}" if name else f" number {keys[1] + 1}")
+        return f"[{keys[0]}]" if isinstance(self.data.get(str(keys[0])), dict) else ""
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> Document:
+    """Parse a TOML file and apply ``TABLE.KEY=VALUE`` overrides.
+
+    Raises
+    ------
+    DataError
+        If the file is missing.
+    ConfigError
+        If it is not TOML, or an override names nothing that can be set.
+    """
+    try:
+        text = path.read_text("utf-8")
+        data = tomllib.loads(text)
+    except OSError as error:
+        raise DataError(
+            f"{str(path)!r} cannot be read: {error.strerror}", hint="give the path of a .toml file"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{str(path)!r} is not text in UTF-8", hint="give the path of a .toml file") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"this is not TOML: {error}", where=str(path)) from error
+    return override(Document(data, path, locate(text)), overrides)
+
+
+def locate(text: str) -> dict[tuple[Key, ...], int]:
+    r"""Line of every table and key of a TOML text.
+
+    >>> locate("a = 1\n[[step]]\nname = 'net'\n")
+    {('a',): 1, ('step', 0): 2, ('step', 0, 'name'): 3}
+    """
+    lines: dict[tuple[Key, ...], int] = {}
+    counts: dict[tuple[Key, ...], int] = {}
+    table: tuple[Key, ...] = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := _HEADER.match(line):
+            table = _anchored(header[2], counts)
+            if header[1] == "[[":
+                counts[table] = counts.get(table, -1) + 1
+                table = (*table, counts[table])
+            lines.setdefault(table, number)
+        elif entry := _ENTRY.match(line):
+            keys = [entry[1].strip("\"'")] if entry[1][0] in "\"'" else entry[1].split(".")
+            lines.setdefault((*table, *keys), number)
+    return lines
+
+
+def _anchored(name: str, counts: Mapping[tuple[Key, ...], int]) -> tuple[Key, ...]:
+    """The key path of a table name; a sub-table of an array of tables belongs to its last entry."""
+    path: tuple[Key, ...] = ()
+    parts = [part.strip().strip("\"'") for part in name.split(".")]
+    for place, part in enumerate(parts):
+        path = (*path, part)
+        if path in counts and place < len(parts) - 1:
+            path = (*path, counts[path])
+    return path
+
+
+def override(document: Document, overrides: Sequence[str]) -> Document:
+    """The document with ``TABLE.KEY=VALUE`` or ``STEP.OPTION=VALUE`` applied, in order."""
+    changed = set(document.overridden)
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"{text!r} sets nothing", where="--set", hint="--set TABLE.KEY=VALUE")
+        path = _resolve(document.data, name.strip())
+        target: Any = document.data
+        for key in path[:-1]:
+            target = target[key] if isinstance(key, int) else target.setdefault(key, {})
+        if not isinstance(target, dict):
+            raise ConfigError(
+                f"{name!r} is inside a value, not a table", where="--set", hint=f"set {path[0]} as a whole"
+            )
+        target[path[-1]] = _value(value.strip())
+        changed.add(path)
+    return Document(document.data, document.path, document.lines, frozenset(changed))
+
+
+def _resolve(data: dict[str, Any], name: str) -> tuple[Key, ...]:
+    first, *rest = name.split(".")
+    if not rest:
+        return (first,)
+    found = data.get(first)
+    if isinstance(found, list):
+        if rest[0].isdigit() and len(rest) > 1 and int(rest[0]) < len(found):
+            return (first, int(rest[0]), *rest[1:])
+        if len(found) == 1:
+            return (first, 0, *rest)
+        raise ConfigError(
+            f"there are {len(found)} tables [[{first}]]",
+            where=f"--set {name}",
+            hint=f"{first}.0.{rest[0]}=… is the first",
+        )
+    steps = [n for n, step in enumerate(data.get("step", ())) if step_name(step) == first]
+    if steps and not isinstance(found, dict):
+        return ("step", steps[0], *rest)
+    if not isinstance(found, dict) and first not in TABLES:
+        known = [*data, *(step_name(step) for step in data.get("step", ()))]
+        raise ConfigError(f"no table or step is called {first!r}", where=f"--set {name}", hint=near(first, known))
+    return (first, *rest)
+
+
+TABLES = ("input", "output", "run", "train", "model", "normalizer", "sampler")
+"""Tables that --set may add to a file that leaves them out."""
+
+
+def step_name(table: Mapping[str, Any]) -> str:
+    """Name of a step: its `name`, else that of its component."""
+    stated = table.get("name") or table.get("postprocessor") or table.get("model") or ""
+    return str(stated).rpartition("/")[2]
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """A hint: the nearest of the known words, or all of them."""
+    words = list(dict.fromkeys(known))
+    close = difflib.get_close_matches(word, words, 1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(words) or 'none'}"
+
+
+def parse(model: type[M], data: Any, document: Document, *keys: Key, what: str = "") -> M:
+    """A pydantic model of a table; every error quotes file, line and key.
+
+    Raises
+    ------
+    ConfigError
+        With all findings of the table.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise together(translate(error, model, document, *keys, what=what)) from error
+
+
+def translate(
+    error: ValidationError, model: type[BaseModel], document: Document, *keys: Key, what: str = ""
+) -> list[MitocoreError]:
+    """The findings of pydantic as errors for people, in the order of their lines."""
+    subject = what or document.where(*keys).rpartition(" ")[2] or "the file"
+    findings = []
+    for found in error.errors():
+        place = tuple(key for key in found["loc"] if isinstance(key, str | int))
+        name = ".".join(map(str, place))
+        where = document.where(*keys, *place)
+        if found["type"] == "extra_forbidden":
+            known = _fields(model, place[:-1])
+            finding = ConfigError(f"{subject} has no option {name!r}", where=where, hint=near(str(place[-1]), known))
+        elif found["type"] == "missing":
+            finding = ConfigError(f"{subject} needs {name!r}", where=where, hint=f"{place[-1]} = …")
+        else:
+            message = found["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+            message = message[:1].lower() + message[1:]
+            value = "" if found["type"] == "value_error" and not name else f"{name} = {_short(found['input'])}: "
+            finding = ConfigError(
+                f"{value}{message}", where=where, hint=f"`mitocore describe` lists the options of {subject}"
+            )
+        findings.append((document.lines.get((*keys, *place), 0), finding))
+    return [finding for _, finding in sorted(findings, key=lambda pair: pair[0])]
+
+
+def _fields(model: type[BaseModel], place: tuple[Key, ...]) -> list[str]:
+    inner: Any = model
+    for key in place:
+        field_info = getattr(inner, "model_fields", {}).get(key)
+        inner = field_info.annotation if field_info else None
+    return list(getattr(inner, "model_fields", {}))
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,88 @@
+"""What post-processors do with arrays and tables of object ids."""
+
+from itertools import product
+from typing import Any
+
+import fastremap
+import numpy as np
+from numpy.typing import NDArray
+
+from mitocore import LINK
+
+_AXES_CROSSED = {6: 1, 18: 2, 26: 3}
+
+
+def compact(ids: NDArray[np.uint64]) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
+    """Numbers 1..n in place of arbitrary ids, and the ids they stand for.
+
+    >>> numbers, stand_for = compact(np.array([[[0, 900, 7, 900]]], "u8"))
+    >>> stand_for[numbers[numbers > 0] - 1]
+    array([900,   7, 900], dtype=uint64)
+    """
+    numbers, number_of = fastremap.renumber(ids, preserve_zero=True)
+    number_of.pop(0, None)
+    stand_for = np.zeros(len(number_of), "u8")
+    stand_for[np.fromiter(number_of.values(), "i8", len(number_of)) - 1] = list(number_of)
+    return numbers.astype("u4"), stand_for
+
+
+def contacts(ids: NDArray[np.uint64], inner: tuple[slice, slice, slice], connectivity: int) -> NDArray[Any]:
+    """Pairs of objects that touch, as a `LINK` array; the weight counts their pairs of voxels.
+
+    Parameters
+    ----------
+    ids
+        (z, y, x) ids; 0 is background.
+    inner
+        The box in which the lower voxel (raster order) of a counted pair lies.
+    connectivity
+        Voxels touch across faces (6), edges (18) or corners (26).
+
+    Examples
+    --------
+    >>> contacts(np.array([[[1, 2, 2], [1, 0, 2]]], "u8"), (slice(0, 1), slice(0, 2), slice(0, 3)), 26)
+    array([(1, 2, 2.)], dtype=[('a', '<u8'), ('b', '<u8'), ('weight', '<f8')])
+    """
+    numbers, stand_for = compact(ids)
+    base = np.uint64(len(stand_for) + 1)
+    keys = [np.zeros(0, "u8")]
+    for step in product((-1, 0, 1), repeat=3):
+        if step > (0, 0, 0) and sum(map(abs, step)) <= _AXES_CROSSED[connectivity]:
+            axes = list(zip(step, inner, ids.shape, strict=True))
+            here = tuple(slice(max(box.start, -s), min(box.stop, n - s)) for s, box, n in axes)
+            there = tuple(slice(max(box.start + s, 0), min(box.stop + s, n)) for s, box, n in axes)
+            one, other = numbers[here], numbers[there]
+            differ = (one != other) & (one > 0) & (other > 0)
+            ends = np.sort([one[differ], other[differ]], axis=0).astype("u8")
+            keys.append(ends[0] * base + ends[1])
+    pairs, count = np.unique(np.concatenate(keys), return_counts=True)
+    links = np.zeros(len(pairs), LINK)
+    ends = np.sort([stand_for[(pairs // base).astype("i8") - 1], stand_for[(pairs % base).astype("i8") - 1]], axis=0)
+    links["a"], links["b"], links["weight"] = *ends, count
+    return links
+
+
+def numbered(first: NDArray[np.uint64], group: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Final id of every provisional id; index 0 is background.
+
+    Parameters
+    ----------
+    first
+        (n,) raster index of the first voxel of provisional objects 1..n.
+    group
+        (n,) number 0, 1 … of the object that each becomes a part of; -1 removes it.
+
+    Examples
+    --------
+    >>> numbered(np.array([5, 3, 0, 9], "u8"), np.array([0, 1, -1, 1]))
+    array([0, 2, 1, 0, 1], dtype=uint64)
+    """
+    stays = group >= 0
+    earliest = np.full(group.max(initial=-1) + 1, np.iinfo("u8").max, "u8")
+    np.minimum.at(earliest, group[stays], first[stays])
+    occurring = np.unique(group[stays])
+    name = np.zeros(len(earliest), "u8")
+    name[occurring[np.argsort(earliest[occurring], kind="stable")]] = np.arange(1, len(occurring) + 1)
+    final = np.zeros(len(group) + 1, "u8")
+    final[1:][stays] = name[group[stays]]
+    return final

@@ -1,0 +1,23 @@
+"""Components of this plugin; importing it imports none of them."""
+
+from typing import TYPE_CHECKING
+
+from mitocore import hookimpl
+
+if TYPE_CHECKING:
+    from mitocore.registry import Registry
+
+
+@hookimpl
+def mitocore_register(registry: "Registry") -> None:
+    """Declare the models and post-processors."""
+    models, instances = "mitocore_rsunet.models", "mitocore_rsunet.instances"
+    registry.add("model", "rsunet", f"{models}:RSUNet", "residual symmetric U-Net; isotropic or anisotropic")
+    registry.add("model", "monai_unet", f"{models}:MonaiUNet", "MONAI's U-Net with Catena's settings as defaults")
+    postprocessors = {
+        "connected_components": ("ConnectedComponents", "objects of a mask or a thresholded probability"),
+        "size_filter": ("SizeFilter", "removes objects by size, or gives small ones to a neighbour"),
+        "fill_holes": ("FillHoles", "fills cavities enclosed by one instance"),
+    }
+    for name, (component, summary) in postprocessors.items():
+        registry.add("postprocessor", name, f"{instances}:{component}", summary)
