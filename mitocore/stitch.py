@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from mitocore.geometry import Roi, Shape
+from mitocore.geometry import Roi, Shape, as_shape
 
 LINK = np.dtype([("a", "u8"), ("b", "u8"), ("weight", "f8")])
 _REACH = {6: 1, 18: 2, 26: 3}
@@ -23,12 +23,12 @@ def faces(box: Roi, reach: Shape, volume: Roi) -> list[tuple[Roi, Roi]]:
     """
     slabs = []
     for axis in range(3):
-        deep = tuple(reach[a] if a == axis else 0 for a in range(3))
-        wide = tuple(reach[a] if a >= axis else 0 for a in range(3))
-        cut = tuple(box.stop[a] if a == axis else volume.start[a] for a in range(3))
+        deep = as_shape(reach[a] if a == axis else 0 for a in range(3))
+        wide = as_shape(reach[a] if a >= axis else 0 for a in range(3))
+        cut = as_shape(box.stop[a] if a == axis else volume.start[a] for a in range(3))
         far = box.grow(wide).clip(Roi(cut, volume.stop))
         if 0 not in far.shape:
-            edge = tuple(box.stop[a] if a == axis else box.start[a] for a in range(3))
+            edge = as_shape(box.stop[a] if a == axis else box.start[a] for a in range(3))
             slabs.append((Roi(edge, box.stop).grow(deep).clip(box), far))
     return slabs
 
@@ -39,15 +39,14 @@ def touching(ids: NDArray[np.uint64], inner: tuple[slice, ...], connectivity: in
     >>> touching(np.array([[[1, 1, 2, 2]]], np.uint64), (slice(0, 1), slice(0, 1), slice(0, 2)), 6).tolist()
     [(1, 2, 1.0)]
     """
+    ends = [along.indices(n)[:2] for along, n in zip(inner, ids.shape, strict=True)]
     beyond = ids.copy()
     beyond[inner] = 0
     pairs = []
     for step in product((-1, 0, 1), repeat=3):
         if 0 < sum(map(abs, step)) <= _REACH[connectivity]:
             # the voxels of `inner` whose neighbour at `step` lies in the array, and that neighbour
-            here = tuple(
-                slice(max(i.start, -s), min(i.stop, n - s)) for i, s, n in zip(inner, step, ids.shape, strict=True)
-            )
+            here = tuple(slice(max(a, -s), min(b, n - s)) for (a, b), s, n in zip(ends, step, ids.shape, strict=True))
             there = tuple(slice(h.start + s, h.stop + s) for h, s in zip(here, step, strict=True))
             far = beyond[there]
             if far.any():

@@ -4,7 +4,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from mitocore.config.components import opened_by
@@ -61,13 +60,17 @@ def open_volume(place: str | Path, **options: Any) -> Volume:
 class ArrayVolume(WritableVolume):
     """A volume over a numpy array, which it shares.
 
+    >>> import numpy as np
     >>> volume = ArrayVolume(np.zeros((4, 8, 8), "u1"), voxel_size="8 nm")
     >>> volume.spec.shape, volume.read(Roi((0, 0, 0), (1, 2, 3))).shape
     ((4, 8, 8), (1, 1, 2, 3))
     """
 
     def __init__(
-        self, array: NDArray[Any], voxel_size: VoxelSize | float | str | list[float] | None = None, kind: Kind = Kind.IMAGE
+        self,
+        array: NDArray[Any],
+        voxel_size: VoxelSize | float | str | list[float] | None = None,
+        kind: Kind = Kind.IMAGE,
     ) -> None:
         if array.ndim not in (2, 3, 4):
             raise DataError(f"an array of {array.ndim} axes is no volume", hint="give (z, y, x) or (c, z, y, x)")

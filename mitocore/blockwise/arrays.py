@@ -1,10 +1,10 @@
 """Arrays the passes read from and write to: scratch, open volumes, and what is computed where it is read."""
 
 import os
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from mitocore.blockwise import contract
 from mitocore.blockwise.grid import BlockGrid
 from mitocore.blockwise.journal import sync_folder
 from mitocore.errors import DataError
-from mitocore.geometry import Roi, VoxelSize
+from mitocore.geometry import Roi, Shape, VoxelSize, as_shape
 from mitocore.interfaces import Block, LocalPostProcessor, Normalizer, Stats, Volume, WritableVolume
 from mitocore.specs import ArraySpec, Kind
 
@@ -48,19 +48,20 @@ def pack(values: NDArray[Any], spec: ArraySpec) -> NDArray[Any]:
     array([  0, 128, 255], dtype=uint8)
     """
     if spec.stored == "uint8":
-        return np.rint(np.clip(np.nan_to_num(values), 0, 1) * np.float32(255)).astype(np.uint8)
+        scaled: NDArray[Any] = np.rint(np.clip(np.nan_to_num(values), 0, 1) * np.float32(255))
+        return scaled.astype(np.uint8)
     if spec.stored == "float16":
         limit = np.float32(np.finfo(np.float16).max)
-        half = np.clip(values, -limit, limit).astype(np.float16)
-        return np.add(half, 0, out=half)  # -0 + 0 is 0
+        values = np.clip(values, -limit, limit)
     packed = values.astype(spec.stored, copy=False)
-    return packed + np.float32(0) if spec.stored == "float32" else packed
+    return packed + packed.dtype.type(0) if packed.dtype.kind == "f" else packed  # -0 + 0 is 0
 
 
 def unpack(values: NDArray[Any], spec: ArraySpec) -> NDArray[Any]:
     """What components see of stored `values`: `spec.dtype`."""
-    unpacked = values.astype(spec.dtype, copy=False)
-    return unpacked / np.float32(255) if spec.stored == "uint8" else unpacked
+    if spec.stored == "uint8":
+        values = values / np.float32(255)
+    return values.astype(spec.dtype, copy=False)
 
 
 def settle(values: NDArray[Any], spec: ArraySpec) -> NDArray[Any]:
@@ -96,11 +97,12 @@ def widen(packed: NDArray[Any], dtype: str, spec: ArraySpec | None = None) -> ND
 
 def write_npy(path: Path, values: NDArray[Any]) -> None:
     """Write a `.npy` file aside, flush it to disk and rename it: a reader sees all of it or none."""
-    with NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+    aside = path.with_name(f"{uuid.uuid4().hex}.tmp")
+    with aside.open("xb") as file:
         np.save(file, np.ascontiguousarray(values), allow_pickle=False)
         file.flush()
         os.fsync(file.fileno())
-    Path(file.name).replace(path)
+    aside.replace(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +122,11 @@ class BlockFiles:
         """Store a whole block; a reader sees all of it or none."""
         del roi
         path = self._path(block)
+        if values.dtype.kind == "u":
+            values = values.astype(np.min_scalar_type(values.max()), copy=False)
         if not values.any():
             path.unlink(missing_ok=True)  # else the file of an earlier attempt would show
             return
-        if values.dtype.kind == "u":
-            values = values.astype(np.min_scalar_type(values.max()), copy=False)
         write_npy(path, values)
 
     def sync(self) -> None:
@@ -140,12 +142,15 @@ class BlockFiles:
 
     def read(self, roi: Roi) -> NDArray[Any]:
         """(c, z, y, x) over `roi`, packed, assembled from the blocks it meets; one file is mapped at a time."""
+        blocks = self.grid.meeting(roi)
+        if len(blocks) == 1 and self.grid.box(blocks[0]) == roi:
+            return self.load(blocks[0]).astype(self.dtype, copy=False)
         values = np.zeros((self.channels, *roi.shape), self.dtype)
-        for block in self.grid.meeting(roi):
+        for block in blocks:
             path, box = self._path(block), self.grid.box(block)
             if path.exists():
                 part = box.clip(roi)
-                stored = np.load(path, mmap_mode=None if part == box else "r", allow_pickle=False)
+                stored = np.load(path, mmap_mode="r", allow_pickle=False)
                 values[(..., *part.within(roi))] = stored[(..., *part.within(box))]
         return values
 
@@ -189,13 +194,12 @@ class Opened:
         if self.kind is None:
             return values
         if self.kind is Kind.MASK:
-            return values != 0
+            return values.astype(bool)
         if self.kind in _LABELS:
             return _labels(values, self.kind)
-        floats = values.astype(np.float32, copy=False)
         if self.kind in (Kind.PROBABILITY, Kind.AFFINITY) and values.dtype.kind in "iu":
-            floats /= np.float32(np.iinfo(values.dtype).max)
-        return floats
+            values = values / np.float32(np.iinfo(values.dtype).max)
+        return values.astype(np.float32, copy=False)
 
 
 def _labels(values: NDArray[Any], kind: Kind) -> NDArray[Any]:
@@ -264,11 +268,19 @@ class VolumeSink:
     volume: WritableVolume
     spec: ArraySpec | None = None
     """What the values mean; needed where `widen` needs it."""
+    origin: Shape = (0, 0, 0)
+    """Where the volume begins in the frame of the pass; other than 0 for the result of a region."""
 
     def write(self, block: int, roi: Roi, values: NDArray[Any]) -> None:
         """Store `values` (c, z, y, x), packed, widened to what the file holds."""
         del block
-        self.volume.write(roi, widen(values, self.volume.spec.dtype, self.spec))
+        self.volume.write(_moved(roi, self.origin), widen(values, self.volume.spec.dtype, self.spec))
 
     def sync(self) -> None:
         """Nothing: volumes write durably."""
+
+
+def _moved(roi: Roi, origin: Shape) -> Roi:
+    """`roi` as counted from `origin`."""
+    start = as_shape(a - o for a, o in zip(roi.start, origin, strict=True))
+    return Roi(start, as_shape(b - o for b, o in zip(roi.stop, origin, strict=True)))

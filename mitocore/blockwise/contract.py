@@ -82,9 +82,9 @@ def columns(who: str, sizes: NDArray[Any], table: NDArray[Any] | None, own: list
     if not sizes.all():
         problem = f"label of {who} left out id {int(np.argmin(sizes)) + 1} of 1..{len(sizes)}"
         raise ContractError(problem, hint=_DENSE)
-    found = (0 if table is None else len(table)), ([] if table is None else table.dtype)
-    if (own or table is not None) and found != (len(sizes), np.dtype(own)):
-        problem = f"label of {who} returned {found[0]} rows of {found[1]} for {len(sizes)} objects"
+    rows, dtype = (0, np.dtype([])) if table is None else (len(table), table.dtype)
+    if (own or table is not None) and (rows, dtype) != (len(sizes), np.dtype(own)):
+        problem = f"label of {who} returned {rows} rows of {dtype} for {len(sizes)} objects"
         raise ContractError(problem, hint=f"return one row per object, dtype {own}")
     if {name for name, _ in own} & {name for name, _ in OBJECT}:
         raise ContractError(f"columns of {who} hide 'first' or 'size'", hint="rename the column")

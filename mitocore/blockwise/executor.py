@@ -1,5 +1,6 @@
 """Where blocks are computed, and the one loop that drives them."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -61,6 +62,7 @@ def drive(
     items: Iterable[Any],
     *,
     commit: Callable[[list[tuple[Any, Any]]], None],
+    every: float = 0.5,
     cost: Callable[[Any], float] = lambda _: 0.0,
     budget: float = float("inf"),
     retries: int = 2,
@@ -69,7 +71,8 @@ def drive(
     """Run `call(item)` for every item; `commit([(item, result), …])` here, in the driver, what finished together.
 
     Items start in order, no more of them at the same time than `budget` holds by their `cost` (one always may).
-    Whatever ends the run early, nothing new is started, what runs is awaited once, and what it finished is committed.
+    Commits are `every` so many seconds apart: each waits for the disk. Whatever ends the run early, nothing new is
+    started, what runs is awaited once, and what it finished is committed.
 
     Raises
     ------
@@ -82,19 +85,25 @@ def drive(
     """
     waiting = deque((item, 0) for item in items)
     running: dict[Future[Any], tuple[Any, int]] = {}
+    finished: list[tuple[Any, Any]] = []
+    last = time.monotonic()
 
     def gather(when: str) -> list[tuple[Any, int, BaseException]]:
         done, _ = wait(running, return_when=when)
         ended = [(*running.pop(future), future) for future in [*running] if future in done]
-        if finished := [(item, future.result()) for item, _, future in ended if future.exception() is None]:
-            commit(finished)
+        finished.extend((item, future.result()) for item, _, future in ended if future.exception() is None)
         return [(item, tried, error) for item, tried, future in ended if (error := future.exception())]
+
+    def flush() -> None:
+        if finished:
+            commit([*finished])
+            finished.clear()
 
     try:
         while waiting or running:
-            while waiting and len(running) < 2 * executor.workers or not running:
+            while (waiting and len(running) < 2 * executor.workers) or not running:
                 if cancelled():
-                    raise KeyboardInterrupt
+                    raise KeyboardInterrupt  # noqa: TRY301 - ends like a real one
                 item, tried = waiting[0]
                 if running and cost(item) + sum(cost(other) for other, _ in running.values()) > budget:
                     break
@@ -106,7 +115,12 @@ def drive(
                 if tried >= retries:
                     problem = f"block {item} failed {tried + 1} times: {error!r}"
                     raise RunError(problem, hint="run again to resume; what is finished is kept") from error
-                waiting.append((item, tried + 1))
+                waiting.appendleft((item, tried + 1))  # at once: some passes keep to an order
+            if time.monotonic() - last >= every:
+                flush()
+                last = time.monotonic()
+        flush()
     except (MitocoreError, KeyboardInterrupt):
         gather(ALL_COMPLETED)
+        flush()
         raise

@@ -74,13 +74,9 @@ class RunLock:
 
     def _refuse_if_alive(self) -> None:
         holder = self._holder()
-        process = holder.get("process")
-        here = holder.get("host") == socket.gethostname() and isinstance(process, int)
-        if here and process == os.getpid():
-            dead = holder.get("token") not in _held
-        else:
-            dead = here and not _alive(process)
-        if not dead:
+        process, here = holder.get("process", 0), holder.get("host") == socket.gethostname()
+        alive = holder.get("token") in _held if process == os.getpid() else _alive(process)
+        if self._path.exists() and (alive or not here):
             raise RunError(self._in_use(), hint="add --take-over if that run is gone")
 
     def _in_use(self) -> str:
@@ -102,11 +98,11 @@ def _create(path: Path, text: bytes) -> None:
         os.close(handle)
 
 
-def _alive(process: Any) -> bool:
+def _alive(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except (PermissionError, OverflowError):
+    except PermissionError:  # alive, and another user's
         return True
     return True

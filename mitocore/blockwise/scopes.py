@@ -96,24 +96,23 @@ def stitched(
         If a block keeps failing, or another driver took over the run folder.
     """
     who, region, blocks = contract.name_of(component, plugin), grid.region, range(len(grid))
-    label, link, relabel = f"{name}.label.{early}", f"{name}.link.{early}", f"{name}.relabel.{late}"
+    label, link = f"{name}.label.{early}", f"{name}.link.{early}"
+    resolved, relabel = f"{name}.final.{late}", f"{name}.relabel.{late}"
+    final = workspace.table(resolved)
     with workspace.journal(relabel) as journal:
-        ended = len(journal.tables) == len(blocks)
+        ended = final is not None and len(journal.tables) == len(blocks)
     ids = BlockFiles(workspace.scratch(f"{name}.ids.{early}"), grid, 1, "uint32")
     reads = Reads({key: inputs[key] for key in component.rereads()}, region, volume.voxel_size)
-    final = workspace.table(f"{name}.final.{late}")
     if not ended:
-        work = Label(component, Reads(inputs, region, volume.voxel_size), ids, volume.shape, who)
-        found = workspace.run(label, f"{name}: label", work, blocks, sinks=[ids])
-        provisional = Provisional(ids, tuple(accumulate((len(found[block]) for block in blocks), initial=0)))
-        if final is None:
-            pairs = workspace.run(link, f"{name}: link", Link(component, reads, provisional, who), blocks)
-            objects = np.concatenate([np.zeros(0, OBJECT + component.columns()), *found.values()])
-            links = merged(np.concatenate([np.zeros(0, LINK), *pairs.values()]))
-            contract.links(who, links, len(objects))
-            final = component.resolve(objects, links)
-            contract.final(who, final, len(objects))
-            workspace.save(f"{name}.final.{late}", final)
+        first = Label(component, Reads(inputs, region, volume.voxel_size), ids, volume.shape, who)
+        found = workspace.run(label, f"{name}: label", first, blocks, sinks=[ids])
+        provisional = Provisional(ids, tuple(accumulate((len(rows) for rows in found.values()), initial=0)))
+    if final is None:
+        pairs = workspace.run(link, f"{name}: link", Link(component, reads, provisional, who), blocks)
+        objects = np.concatenate([np.zeros(0, OBJECT + component.columns()), *found.values()])
+        final = component.resolve(objects, merged(np.concatenate([np.zeros(0, LINK), *pairs.values()])))
+        contract.final(who, final, len(objects))
+        workspace.save(resolved, final)
     count = int(final.max())
     ids_as = "uint32" if count < np.iinfo(np.uint32).max else "uint64"  # the maximum itself means "ignore"
     dtypes = {array: ids_as if spec.kind is Kind.INSTANCE else spec.stored for array, spec in gives.items()}

@@ -91,11 +91,11 @@ def first_and_size(ids: NDArray[np.uint32], start: Shape, volume: Shape) -> tupl
     (array([60, 51]), array([1, 3]))
     """
     flat = ids.ravel()
-    inside = np.flatnonzero(flat)
-    found = flat[inside]
-    sizes = np.bincount(found)[1:]
+    runs = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])  # of equal voxels: far fewer than voxels
+    found, lengths = flat[runs], np.diff(runs, append=flat.size)
+    sizes = np.bincount(found, weights=lengths)[1:].astype(np.int64)
     first = np.zeros(len(sizes) + 1, np.int64)
-    first[found[::-1]] = inside[::-1]  # where an id repeats, numpy keeps the last: the first voxel of the block
+    first[found[::-1]] = runs[::-1]  # where an id repeats, numpy keeps the last: the first voxel of the block
     places = np.unravel_index(first[1:], ids.shape)
     z, y, x = (place + offset for place, offset in zip(places, start, strict=True))
     return (z * volume[1] + y) * volume[2] + x, sizes

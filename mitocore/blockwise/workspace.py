@@ -35,6 +35,8 @@ class Workspace:
     cancelled: Callable[[], bool] = lambda: False
     """Asked between items; once true, the pass ends as if interrupted."""
     retries: int = 2
+    every: float = 0.5
+    """Seconds between two commits: what a crash can cost, and what each commit waits for the disk is saved."""
 
     def state(self, file: str) -> Path:
         """The path of a file in `state/`, which exists."""
@@ -117,6 +119,7 @@ class Workspace:
                 call,
                 left,
                 commit=commit,
+                every=self.every,
                 cost=cost,
                 budget=budget,
                 retries=self.retries,

@@ -1,5 +1,6 @@
 """Changes of image and labels that keep a crop believable."""
 
+import math
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -26,7 +27,8 @@ class FlipRotate(Augment):
         self, image: NDArray[np.float32], labels: Labels, voxel_size: VoxelSize | None, rng: np.random.Generator
     ) -> tuple[NDArray[np.float32], Labels]:
         flips, turns = rng.random(3) < 0.5, int(rng.integers(4))
-        axes = [axis for name, axis, flip in zip("zyx", (-3, -2, -1), flips, strict=True) if flip and name in self.axes]
+        named = zip("zyx", (-3, -2, -1), flips, strict=True)
+        axes = tuple(axis for name, axis, flip in named if flip and name in self.axes)
         square = image.shape[-2] == image.shape[-1] and (voxel_size is None or voxel_size.y == voxel_size.x)
         turns = turns * self.rotate if square else turns // 2 * 2 * self.rotate
 
@@ -70,9 +72,9 @@ class Contrast(Augment):
         chance, *factors = rng.random(4)
         if chance >= self.probability:
             return image, labels
-        limits = (self.contrast, self.brightness, np.log(self.gamma))  # halving is as likely as doubling
-        contrast, brightness, gamma = (low + (high - low) * f for (low, high), f in zip(limits, factors, strict=True))
+        limits = np.array([self.contrast, self.brightness, np.log(self.gamma)])  # halving is as likely as doubling
+        contrast, brightness, gamma = (limits[:, 0] + np.ptp(limits, axis=1) * factors).tolist()
         low, high = float(image.min()), float(image.max())
-        if high > low:
-            image = low + (high - low) * ((image - low) / (high - low)).clip(0, 1) ** float(np.exp(gamma))
-        return (image * float(contrast) + float(brightness)).astype(np.float32), labels
+        span = high - low or 1.0
+        bent = low + span * ((image - low) / span).clip(0, 1) ** math.exp(gamma)
+        return np.asarray(bent * contrast + brightness, np.float32), labels

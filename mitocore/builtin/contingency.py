@@ -32,8 +32,9 @@ class ContingencyTable:
         return cls(*_merged(p[starts], t[starts], np.diff(starts, append=len(p))))
 
     def __add__(self, other: "ContingencyTable") -> "ContingencyTable":
-        pairs = ((self.predicted, other.predicted), (self.truth, other.truth), (self.voxels, other.voxels))
-        return ContingencyTable(*_merged(*map(np.concatenate, pairs)))
+        predicted = np.concatenate([self.predicted, other.predicted])
+        truth, voxels = np.concatenate([self.truth, other.truth]), np.concatenate([self.voxels, other.voxels])
+        return ContingencyTable(*_merged(predicted, truth, voxels))
 
 
 def _merged(

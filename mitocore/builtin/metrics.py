@@ -38,7 +38,8 @@ def _compared(block: Block) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool
 
 def _ratio(part: Any, whole: Any) -> NDArray[np.float64]:
     part, whole = np.asarray(part, float), np.asarray(whole, float)
-    return np.divide(part, whole, out=np.ones_like(part), where=whole != 0)
+    ratio: NDArray[np.float64] = np.divide(part, whole, out=np.ones_like(part), where=whole != 0)
+    return ratio
 
 
 def _suffix(threshold: float) -> str:
@@ -128,7 +129,7 @@ class Instance(_Objects):
         for threshold in self.thresholds:
             matched = overlaps.matched(threshold)
             tp, both = len(matched), n_predicted + n_true
-            scores = {
+            scores: dict[str, Any] = {
                 "f1": _ratio(2 * tp, both),
                 "precision": _ratio(tp, n_predicted),
                 "recall": _ratio(tp, n_true),
@@ -146,11 +147,11 @@ class Overlaps:
     def __init__(self, table: ContingencyTable) -> None:
         objects, predicted = np.unique(table.predicted, return_inverse=True)
         truths, truth = np.unique(table.truth, return_inverse=True)
-        sizes = np.bincount(predicted, table.voxels, len(objects))
-        true_sizes = np.bincount(truth, table.voxels, len(truths))
+        sizes = _sums(predicted, table.voxels, len(objects))
+        true_sizes = _sums(truth, table.voxels, len(truths))
         pair = (table.predicted > 0) & (table.truth > 0)
         union = sizes[predicted] + true_sizes[truth] - table.voxels
-        self.iou: NDArray[np.float64] = (table.voxels / union)[pair]
+        self.iou: NDArray[np.float64] = np.asarray(table.voxels / union)[pair]
         self.sizes: NDArray[np.float64] = sizes[objects > 0]
         self.n_true = int(np.count_nonzero(truths))
         self.predicted = predicted[pair] - np.count_nonzero(objects == 0)
@@ -203,22 +204,26 @@ class AdaptedRand(_Objects):
 
     def total(self, partial: ContingencyTable) -> dict[str, float]:
         inside = partial.truth > 0
-        truth, predicted, voxels = (a[inside] for a in (partial.truth, partial.predicted, partial.voxels.astype(float)))
+        truth, predicted, voxels = partial.truth[inside], partial.predicted[inside], partial.voxels[inside]
         found = predicted > 0
         missed = float(_ratio(voxels[~found].sum(), partial.voxels.sum()))
-        both = np.square(voxels[found]).sum() + missed
+        both = float(np.square(voxels[found].astype(float)).sum()) + missed
         precision = float(_ratio(both, _squares(predicted[found], voxels[found]) + missed))
         recall = float(_ratio(both, _squares(truth, voxels)))
         error = 1 - 2 * precision * recall / (precision + recall)
         return {"are": error, "precision": precision, "recall": recall}
 
 
-def _squares(ids: NDArray[np.uint64], voxels: NDArray[np.float64]) -> float:
+def _squares(ids: NDArray[np.uint64], voxels: NDArray[np.int64]) -> float:
     return float(np.square(_sizes(ids, voxels)).sum())
 
 
-def _sizes(ids: NDArray[np.uint64], voxels: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.bincount(np.unique(ids, return_inverse=True)[1], voxels)
+def _sizes(ids: NDArray[np.uint64], voxels: NDArray[np.int64]) -> NDArray[np.float64]:
+    return _sums(np.unique(ids, return_inverse=True)[1], voxels)
+
+
+def _sums(groups: NDArray[np.intp], voxels: NDArray[np.int64], number: int = 0) -> NDArray[np.float64]:
+    return np.bincount(groups, voxels, number).astype(float)
 
 
 class VariationOfInformation(_Objects):
@@ -230,13 +235,13 @@ class VariationOfInformation(_Objects):
 
     def total(self, partial: ContingencyTable) -> dict[str, float]:
         inside = partial.truth > 0
-        truth, predicted, voxels = (a[inside] for a in (partial.truth, partial.predicted, partial.voxels.astype(float)))
+        truth, predicted, voxels = partial.truth[inside], partial.predicted[inside], partial.voxels[inside]
         joint = _entropy(voxels)
         split = joint - _entropy(_sizes(truth, voxels))
         merge = joint - _entropy(_sizes(predicted, voxels))
         return {"voi": split + merge, "split": split, "merge": merge}
 
 
-def _entropy(voxels: NDArray[np.float64]) -> float:
+def _entropy(voxels: NDArray[Any]) -> float:
     share = voxels / max(voxels.sum(), 1)
     return float(-(share * np.log2(share)).sum())

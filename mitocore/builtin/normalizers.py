@@ -117,7 +117,7 @@ def _scaled(values: NDArray[Any], centre: Any, half: Any, *, clip: bool = False)
         np.clip(result, -1, 1, out=result)
     if values.dtype.kind == "f":
         result[~np.isfinite(values)] = 0
-    return result.astype(np.float32, copy=False)
+    return np.asarray(result, np.float32)
 
 
 class _Range(Normalizer):

@@ -78,8 +78,10 @@ def _mapped(path: Path, mode: Literal["r", "r+"]) -> NDArray[Any]:
         array = np.lib.format.open_memmap(path, mode)
     except FileNotFoundError as error:
         raise DataError(f"'{path}' does not exist", hint="check the path") from error
-    except (OSError, ValueError) as error:  # numpy says "mmap length is greater than file size" and the like
-        raise DataError(f"'{path}' is truncated or not an array of numbers: {error}", hint=hint) from error
+    except OSError as error:
+        raise DataError(f"'{path}' cannot be opened: {error.strerror}", hint="check the path") from error
+    except ValueError as error:  # numpy says "mmap length is greater than file size" and the like
+        raise DataError(f"'{path}' is truncated or not an array of numbers ({error})", hint=hint) from error
     if array.dtype.kind not in "biuf" or array.ndim not in (2, 3, 4) or not array.size:
         raise DataError(f"'{path}' holds {array.dtype} of shape {array.shape}", hint=hint)
     return array.reshape((1,) * (4 - array.ndim) + array.shape)
@@ -101,14 +103,14 @@ class _Mapped(WritableVolume):
         return self._spec
 
     def read(self, roi: Roi) -> NDArray[Any]:
-        return self._open()[(slice(None), *roi.slices)].astype(self._spec.dtype)  # native byte order, no longer mapped
+        return np.array(self._open()[(slice(None), *roi.slices)], self._spec.dtype)  # native byte order, not mapped
 
     def write(self, roi: Roi, values: NDArray[Any]) -> None:
         self._open()[(slice(None), *roi.slices)] = values
 
     def finish(self) -> None:
         if self._final and self._part and self._part.exists():
-            if isinstance(array := self._open().base, np.memmap):
+            if isinstance(array := self._open(), np.memmap):
                 array.flush()
             self._part.replace(self._final)
 

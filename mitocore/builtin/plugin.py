@@ -13,7 +13,12 @@ _COMPONENTS = [
     ("normalizer", "percentile", "normalizers:Percentile", "two percentiles to -1 and 1"),
     ("normalizer", "minmax", "normalizers:MinMax", "smallest and largest intensity to -1 and 1"),
     ("normalizer", "zscore", "normalizers:ZScore", "mean 0, standard deviation 1"),
-    ("normalizer", "dtype_range", "normalizers:DtypeRange", "fractions of the dtype's maximum, fixed mean and deviation"),
+    (
+        "normalizer",
+        "dtype_range",
+        "normalizers:DtypeRange",
+        "fractions of the dtype's maximum, fixed mean and deviation",
+    ),
     ("postprocessor", "threshold", "postprocess:Threshold", "probability to mask"),
     ("postprocessor", "argmax", "postprocess:Argmax", "probabilities of several classes to class ids"),
     ("postprocessor", "median", "postprocess:Median", "median of a box around each voxel"),
@@ -39,6 +44,8 @@ def mitocore_register(registry: "Registry") -> None:
     """Declare the built-in components."""
     registry.add("reader", "npy", f"{_HERE}.npy:NpyReader", "NumPy array in one file", suffixes=(".npy",))
     registry.add("writer", "npy", f"{_HERE}.npy:NpyWriter", "NumPy array in one file", suffixes=(".npy",))
-    registry.add("reader", "sample", f"{_HERE}.sample:SampleReader", "synthetic tissue with mitochondria, and its truth")
+    registry.add(
+        "reader", "sample", f"{_HERE}.sample:SampleReader", "synthetic tissue with mitochondria, and its truth"
+    )
     for kind, name, target, summary in _COMPONENTS:
         registry.add(kind, name, f"{_HERE}.{target}", summary)

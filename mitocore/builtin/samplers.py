@@ -101,9 +101,8 @@ class Foreground(Sampler):
 
 
 def _labelled(ids: NDArray[Any]) -> NDArray[np.bool_]:
-    if ids.dtype.kind == "b":
-        return ids
-    return (ids > 0) & (ids != np.iinfo(ids.dtype).max)
+    labelled: NDArray[np.bool_] = ids > 0
+    return labelled if ids.dtype.kind == "b" else labelled & (ids != np.iinfo(ids.dtype).max)
 
 
 def _hash(numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -118,7 +117,7 @@ def _boxes(region: Roi) -> Iterator[Roi]:
     """The region in boxes that fit into memory, cut at multiples of their size in the volume."""
     axes = zip(region.start, region.stop, BOX, strict=True)
     for start in product(*(range(a // n * n, b, n) for a, b, n in axes)):
-        yield Roi(start, as_shape(a + n for a, n in zip(start, BOX, strict=True))).clip(region)
+        yield Roi(as_shape(start), as_shape(np.add(start, BOX))).clip(region)
 
 
 def _fits(region: Roi, shape: Shape) -> bool:
@@ -132,7 +131,7 @@ def _anywhere(volumes: Sequence[LabelledVolume], shape: Shape) -> NDArray[np.flo
         regions = ", ".join(str(v.region.shape) for v in volumes) or "none"
         problem = f"a crop of {shape} voxels (z, y, x) fits into no training region: {regions}"
         raise DataError(problem, where="[train] crop", hint="choose a smaller crop or larger regions")
-    return np.cumsum(weights) / np.sum(weights)
+    return np.asarray(np.cumsum(weights) / np.sum(weights))
 
 
 def _chosen(cumulative: NDArray[np.float64], rng: np.random.Generator) -> int:

@@ -13,7 +13,7 @@ _NUMBER = r"(\d+(?:\.\d*)?)"
 
 
 @dataclass(frozen=True, slots=True)
-class Slab:
+class Part:
     """A range of whole planes along one axis; `axis` None is the whole volume."""
 
     text: str
@@ -23,12 +23,12 @@ class Slab:
     fractions: bool = False
 
     @classmethod
-    def parse(cls, value: Any) -> "Slab":
+    def parse(cls, value: Any) -> "Part":
         """Read `"z:17-20"` (voxels, 20 excluded), `"z:0.7-0.85"` (fractions of the axis) or `"all"`.
 
-        >>> Slab.parse("z:17-20").box((20, 8, 8))
+        >>> Part.parse("z:17-20").box((20, 8, 8))
         Roi(start=(17, 0, 0), stop=(20, 8, 8))
-        >>> Slab.parse("y:0.5-1.0").box((4, 9, 8))
+        >>> Part.parse("y:0.5-1.0").box((4, 9, 8))
         Roi(start=(0, 4, 0), stop=(4, 9, 8))
         """
         if isinstance(value, cls):
@@ -74,10 +74,10 @@ class Parts:
     test: Roi | None = None
 
 
-def divide(shape: Shape, validation: Slab | None, test: Slab | None, gap: int) -> Parts:
+def divide(shape: Shape, validation: Part | None, test: Part | None, gap: int) -> Parts:
     """Training is what the other parts and `gap` voxels at each of their faces leave.
 
-    >>> divide((20, 8, 8), Slab.parse("z:17-20"), None, 3).train
+    >>> divide((20, 8, 8), Part.parse("z:17-20"), None, 3).train
     (Roi(start=(0, 0, 0), stop=(14, 8, 8)),)
 
     Raises
@@ -85,16 +85,16 @@ def divide(shape: Shape, validation: Slab | None, test: Slab | None, gap: int) -
     ValueError
         If a part leaves the volume, or two overlap or lie along different axes.
     """
-    slabs = [slab for slab in (validation, test) if slab]
-    boxes = [slab.box(shape) for slab in slabs]
+    chosen = [part for part in (validation, test) if part]
+    boxes = [part.box(shape) for part in chosen]
     if len(boxes) == 2 and 0 not in _overlap(*boxes):
-        raise ValueError(f"validation {slabs[0].text!r} and test {slabs[1].text!r} overlap")
-    if len({slab.axis for slab in slabs}) > 1:
-        raise ValueError(f"validation {slabs[0].text!r} and test {slabs[1].text!r} lie along different axes")
+        raise ValueError(f"validation {chosen[0].text!r} and test {chosen[1].text!r} overlap")
+    if len({part.axis for part in chosen}) > 1:
+        raise ValueError(f"validation {chosen[0].text!r} and test {chosen[1].text!r} lie along different axes")
     whole = Roi.whole(shape)
     train: tuple[Roi, ...] = (whole,)
-    if slabs:
-        train = () if slabs[0].axis is None else _between(whole, slabs[0].axis, boxes, gap)
+    if chosen:
+        train = () if chosen[0].axis is None else _between(whole, chosen[0].axis, boxes, gap)
     return Parts(train, validation.box(shape) if validation else None, test.box(shape) if test else None)
 
 

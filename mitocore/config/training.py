@@ -4,12 +4,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from mitocore.config.split import Slab
+from mitocore.config.split import Part
 from mitocore.geometry import nanometres
 
 ComponentTable = str | dict[str, Any]
 """A component: its name alone, or a table with its options; built when the training is planned."""
-SlabOption = Annotated[Slab, BeforeValidator(Slab.parse)]
+PartOption = Annotated[Part, BeforeValidator(Part.parse)]
 Voxels = Annotated[int, Field(ge=1)]
 
 
@@ -39,9 +39,9 @@ class LabelValues(Table):
 class Split(Table):
     """Parts of a volume that are not trained on: whole planes along one axis."""
 
-    validation: SlabOption | None = None
+    validation: PartOption | None = None
     """`"z:17-20"` (voxels, 20 excluded), `"z:0.7-0.85"` (fractions of the axis) or `"all"`."""
-    test: SlabOption | None = None
+    test: PartOption | None = None
     """Scored once, at the end, with the best weights; written like `validation`."""
     gap: Annotated[int | str, AfterValidator(_checked_gap)] = "auto"
     """Left out of training at each face of the other parts: voxels, `"15 nm"`, or `"auto"`, the network's context."""

@@ -38,6 +38,26 @@ class Inference:
     """Rows of tiles in a strip; None: the whole section at once."""
 
 
+def precision_of(stated: str, device: str) -> str:
+    """What `precision = "auto"` means on a device: bf16 on a GPU that has it, else float32.
+
+    >>> precision_of("auto", "cpu"), precision_of("bf16", "cpu")
+    ('float32', 'bf16')
+    """
+    if stated != "auto":
+        return stated
+    return "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
+
+
+def batch_of(device: str) -> int:
+    """What `batch = "auto"` means on a device: a CPU gains nothing from several tiles at once.
+
+    >>> batch_of("cpu")
+    1
+    """
+    return 1 if device == "cpu" else 4
+
+
 @dataclass(frozen=True)
 class Slab:
     """A finished box of the volume; slabs come in order and cover every voxel once."""

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-import cc3d
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
@@ -21,7 +20,7 @@ from mitocore import (
     unite,
 )
 from mitocore.geometry import SizeOption, size_in_voxels
-from mitocore_rsunet.objects import compact, contacts, numbered
+from mitocore_rsunet.objects import Connectivity, compact, components, contacts, numbered
 
 _INSTANCES = {"instances": ArraySpec(Kind.INSTANCE)}
 _MOST = int(np.iinfo("u8").max)
@@ -35,15 +34,14 @@ def _voxels(size: int | str | None) -> int:
 class ConnectedComponents(StitchedPostProcessor):
     """Objects of a mask, or of a probability above a threshold: voxels joined by a path are one object.
 
-    Labelled per block with connected-components-3d (Wu, Otoo and Suzuki, "Two strategies to speed up connected
-    component labeling algorithms", 2005), joined across blocks exactly. Ids follow the raster order of first voxels.
+    Labelled per block, joined across blocks exactly. Ids follow the raster order of first voxels.
     """
 
     late: ClassVar[tuple[str, ...]] = ("min_size",)
 
     threshold: Annotated[float, Field(ge=0, lt=1)] | None = None
     """A voxel is foreground if its probability is above this; 0.5 unless stated. Not for a mask."""
-    connectivity: Literal[6, 18, 26] = 26
+    connectivity: Connectivity = 26
     """Voxels touch across faces (6), edges too (18), or corners too (26)."""
     min_size: SizeOption = 0
     """Smaller objects become background: voxels, or "0.002 um3". Counted over whole objects, not per block."""
@@ -60,14 +58,14 @@ class ConnectedComponents(StitchedPostProcessor):
     def in_voxels(self, voxel_size: VoxelSize | None) -> Self:
         return self.model_copy(update={"min_size": size_in_voxels(self.min_size, voxel_size)})
 
-    def neighbourhood(self) -> Literal[6, 18, 26]:
+    def neighbourhood(self) -> Connectivity:
         return self.connectivity
 
     def label(self, block: Block) -> tuple[NDArray[np.uint32], None]:
         mask = block["mask"][0]
         if mask.dtype != np.bool_:
             mask = mask > (0.5 if self.threshold is None else self.threshold)
-        return cc3d.connected_components(mask, connectivity=self.connectivity, out_dtype=np.uint32), None
+        return components(mask, self.connectivity), None
 
     def keep(self, objects: NDArray[Any]) -> NDArray[np.bool_]:
         large: NDArray[np.bool_] = objects["size"] >= _voxels(self.min_size)
@@ -113,7 +111,9 @@ class SizeFilter(StitchedPostProcessor):
 
     def label(self, block: Block) -> tuple[NDArray[np.uint32], NDArray[Any]]:
         ids, originals = compact(block["instances"][0])
-        return ids, originals.astype(self.columns())
+        columns = np.zeros(len(originals), self.columns())
+        columns["original"] = originals
+        return ids, columns
 
     def link(self, block: Block, ids: NDArray[np.uint64]) -> NDArray[Any]:
         if self.remove_small_mode == "background":
@@ -128,13 +128,14 @@ class SizeFilter(StitchedPostProcessor):
         stays = ~small & (size <= _voxels(self.max_size))
         becomes = np.where(stays, np.arange(len(originals)), -1)
         a, b = (instance[links[end].astype("i8") - 1] for end in ("a", "b"))
-        touch = np.concatenate([np.stack([a, b]), np.stack([b, a])], axis=1)
-        relevant = small[touch[0]] & stays[touch[1]]
-        pairs, place = np.unique(touch[:, relevant], axis=1, return_inverse=True)
-        weight = np.bincount(place, np.tile(links["weight"], 2)[relevant], minlength=pairs.shape[1])
-        order = np.lexsort((pairs[1], -weight, pairs[0]))  # originals are sorted: the smallest id of equals comes first
-        source, best = np.unique(pairs[0][order], return_index=True)
-        becomes[source] = pairs[1][order][best]
+        source, sink = np.concatenate([a, b]), np.concatenate([b, a])
+        moves = small[source] & stays[sink]
+        pairs, place = np.unique(source[moves] * len(originals) + sink[moves], return_inverse=True)
+        weight = np.bincount(place, np.tile(links["weight"], 2)[moves], minlength=len(pairs))
+        source, sink = np.divmod(pairs, max(len(originals), 1))
+        order = np.lexsort((sink, -weight, source))  # originals are sorted: of equal weights, the smallest id is first
+        source, best = np.unique(source[order], return_index=True)
+        becomes[source] = sink[order][best]
         return numbered(objects["first"], becomes[instance])
 
 
@@ -149,8 +150,8 @@ class FillHoles(StitchedPostProcessor):
     late: ClassVar[tuple[str, ...]] = ("max_size",)
     link_over: ClassVar[Literal["faces", "blocks"]] = "blocks"
 
-    connectivity: Literal[6, 18, 26] = 6
-    """Background voxels touch across faces (6), edges too (18), or corners too (26): more of them open more cavities."""
+    connectivity: Connectivity = 6
+    """Background voxels touch across faces (6), edges too (18), or corners too (26): fewer cavities."""
     max_size: SizeOption | None = None
     """Larger cavities stay open: voxels, or "0.001 um3"."""
 
@@ -170,9 +171,8 @@ class FillHoles(StitchedPostProcessor):
 
     def label(self, block: Block) -> tuple[NDArray[np.uint32], NDArray[Any]]:
         instances = block["instances"][0]
-        ids, count = cc3d.connected_components(
-            instances == 0, connectivity=self.connectivity, out_dtype=np.uint32, return_N=True
-        )
+        ids = components(instances == 0, self.connectivity)
+        count = int(ids.max())
         numbers, originals = compact(instances)
         inside = numbers > 0
         ids[inside] = numbers[inside] + np.uint32(count)

@@ -10,7 +10,7 @@ from mitocore import Head, Model, Shape, Window
 from mitocore.geometry import as_shape
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
 Factor = PositiveInt | Triple
@@ -186,3 +186,7 @@ class MonaiUNet(_MitochondriaModel):
                 adn_ordering=self.adn_ordering,
             )
         )
+
+    def adapt(self, state: "dict[str, Tensor]") -> "dict[str, Tensor]":
+        """Tensors of a bare MONAI U-Net, such as Catena saves, under the names they have in `build()`."""
+        return {name if name.startswith("net.") else f"net.{name}": tensor for name, tensor in state.items()}

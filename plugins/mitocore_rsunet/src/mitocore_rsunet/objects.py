@@ -1,15 +1,35 @@
 """What post-processors do with arrays and tables of object ids."""
 
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
+import cc3d
 import fastremap
 import numpy as np
 from numpy.typing import NDArray
 
 from mitocore import LINK
 
+Connectivity = Literal[6, 18, 26]
+"""Voxels touch across faces (6), edges too (18), or corners too (26)."""
+
 _AXES_CROSSED = {6: 1, 18: 2, 26: 3}
+
+
+def components(mask: NDArray[np.bool_], connectivity: Connectivity) -> NDArray[np.uint32]:
+    """Numbers 1..n of the connected parts of a mask (z, y, x).
+
+    With connected-components-3d: Wu, Otoo and Suzuki, "Two strategies to speed up connected component labeling
+    algorithms", 2005.
+
+    >>> components(np.array([[[1, 0, 1]]], bool), 26)
+    array([[[1, 0, 2]]], dtype=uint32)
+    """
+    # as bytes: for bools cc3d (4.1) expects too few labels at 26 if an extent is odd, and fails on isolated voxels
+    numbers: NDArray[np.uint32] = cc3d.connected_components(
+        np.ascontiguousarray(mask).view("u1"), connectivity=connectivity, out_dtype=np.uint32
+    )
+    return numbers
 
 
 def compact(ids: NDArray[np.uint64]) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
@@ -22,11 +42,11 @@ def compact(ids: NDArray[np.uint64]) -> tuple[NDArray[np.uint32], NDArray[np.uin
     numbers, number_of = fastremap.renumber(ids, preserve_zero=True)
     number_of.pop(0, None)
     stand_for = np.zeros(len(number_of), "u8")
-    stand_for[np.fromiter(number_of.values(), "i8", len(number_of)) - 1] = list(number_of)
+    stand_for[np.fromiter(number_of.values(), "i8") - 1] = np.fromiter(number_of, "u8")
     return numbers.astype("u4"), stand_for
 
 
-def contacts(ids: NDArray[np.uint64], inner: tuple[slice, slice, slice], connectivity: int) -> NDArray[Any]:
+def contacts(ids: NDArray[np.uint64], inner: tuple[slice, slice, slice], connectivity: Connectivity) -> NDArray[Any]:
     """Pairs of objects that touch, as a `LINK` array; the weight counts their pairs of voxels.
 
     Parameters
@@ -36,7 +56,7 @@ def contacts(ids: NDArray[np.uint64], inner: tuple[slice, slice, slice], connect
     inner
         The box in which the lower voxel (raster order) of a counted pair lies.
     connectivity
-        Voxels touch across faces (6), edges (18) or corners (26).
+        Which voxels touch.
 
     Examples
     --------

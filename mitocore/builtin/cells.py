@@ -1,0 +1,318 @@
+"""Synthetic tissue as an electron microscope would show it, with its truth; NumPy only, everything from one seed.
+
+Lengths are nanometres: a coarser voxel size shows more and smaller mitochondria in as many voxels.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mitocore.geometry import Roi, Shape, VoxelSize, as_shape
+
+Floats = NDArray[np.float32]
+
+_CELL = 1000.0  # distance of neighbouring cells
+_RADIUS = (95.0, 175.0)  # of mitochondria
+_LENGTH = (200.0, 1200.0)
+_DENSITY = 0.16  # share of the volume that mitochondria are tried to fill
+_TOUCHING = 0.5  # share of the mitochondria that get a neighbour of their own
+_SPACE = 24.0  # between mitochondria that do not touch
+_TILE: Shape = (16, 32, 32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cells:
+    """A synthetic volume and its truth, all (z, y, x).
+
+    `raw` is uint8; `instances` uint64, ids of mitochondria from 1; `semantic` uint16, 1 in mitochondria; `boundary`
+    bool, the voxels of a mitochondrion that have a neighbour (across a face) outside it.
+    """
+
+    raw: NDArray[np.uint8]
+    instances: NDArray[np.uint64]
+    semantic: NDArray[np.uint16]
+    boundary: NDArray[np.bool_]
+
+
+def cells(shape: Shape = (64, 256, 256), seed: int = 0, *, voxel_size: VoxelSize | None = None) -> Cells:
+    """Cells with mitochondria, some of which touch; vesicles, membranes and dark bodies are there to distract.
+
+    Parameters
+    ----------
+    shape
+        Voxels (z, y, x).
+    seed
+        Equal seeds give equal volumes.
+    voxel_size
+        8 nm along each axis by default; unequal edges give sections.
+
+    >>> tissue = cells((8, 32, 32), seed=1)
+    >>> tissue.raw.shape, str(tissue.raw.dtype), bool((tissue.semantic > 0).any())
+    ((8, 32, 32), 'uint8', True)
+    """
+    return _Tissue(shape, voxel_size or VoxelSize(8.0, 8.0, 8.0), np.random.default_rng(seed)).made()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tube:
+    """A mitochondrion: points along a bent axis, nm, and the radius at each."""
+
+    points: NDArray[np.float64]
+    radii: NDArray[np.float64]
+
+    def distance(self, other: "_Tube") -> float:
+        """Smallest distance of the two surfaces."""
+        apart = np.linalg.norm(self.points[:, None] - other.points[None], axis=-1)
+        return float((apart - self.radii[:, None] - other.radii[None]).min())
+
+
+class _Tissue:
+    def __init__(self, shape: Shape, voxel_size: VoxelSize, rng: np.random.Generator) -> None:
+        self.shape, self.rng = shape, rng
+        self.edges = np.array(voxel_size.edges)
+        self.extent = self.edges * shape
+        self.noise = {nm: self._noise(nm) for nm in (40.0, 90.0, 250.0, 700.0)}
+        low, high = -_CELL * np.ones(3), self.extent + _CELL
+        number = max(2, round(float(np.prod(high - low)) / _CELL**3))
+        self.centres = rng.uniform(low, high, (number, 3))
+
+    def made(self) -> Cells:
+        owner, wall, grey = self._cytoplasm()
+        self.owner, self.wall = owner, wall
+        tubes = self._tubes()
+        nearest = np.zeros(self.shape, np.float32)  # nm from the surface of the mitochondrion a voxel is deepest in
+        instances = np.zeros(self.shape, np.int64)
+        for number, tube in enumerate(tubes, start=1):
+            self._draw(tube, number, grey, nearest, instances)
+        self._distract(grey, instances)
+        final = _renumbered(instances, len(tubes))
+        return Cells(self._photographed(grey), final, (final > 0).astype(np.uint16), _boundary(final))
+
+    def _noise(self, scale: float) -> Floats:
+        """Smooth noise of mean 0 and deviation 1, about `scale` nm from hill to hill: a cubic B-spline."""
+        grid = [int(np.ceil(n * e / scale)) + 4 for n, e in zip(self.shape, self.edges, strict=True)]
+        values = self.rng.standard_normal(grid, dtype=np.float32)
+        for axis, (n, edge) in enumerate(zip(self.shape, self.edges, strict=True)):
+            at, t = np.divmod(np.arange(n) * edge / scale, 1)
+            weights = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
+            wide = [-1 if a == axis else 1 for a in range(3)]
+            coarse, values = values, np.zeros((), np.float32)
+            for k, weight in enumerate(weights):
+                values = values + coarse.take(at.astype(int) + k, axis) * (weight / 6).astype(np.float32).reshape(wide)
+        return np.asarray((values - values.mean()) / max(float(values.std()), 1e-6), np.float32)
+
+    def _axes(self, box: Roi) -> list[Floats]:
+        """Coordinates (z, y, x) of the voxels in nm, to be broadcast."""
+        starts = zip(box.start, box.stop, self.edges, strict=True)
+        z, y, x = ((np.arange(a, b, dtype=np.float32) + np.float32(0.5)) * np.float32(e) for a, b, e in starts)
+        return [z[:, None, None], y[None, :, None], x[None, None, :]]
+
+    def _cytoplasm(self) -> tuple[NDArray[np.int64], Floats, Floats]:
+        """Owner of each voxel, nm to the border of its cell, and grey level.
+
+        A voxel belongs to the nearest centre, through space bent by noise.
+        """
+        owner, wall = np.zeros(self.shape, np.int64), np.zeros(self.shape, np.float32)
+        bend = (60 * self.noise[250.0], 90 * self.noise[700.0], -60 * self.noise[250.0])
+        for corner in product(*(range(0, n, step) for n, step in zip(self.shape, _TILE, strict=True))):
+            tile = Roi(as_shape(corner), as_shape(np.add(corner, _TILE))).clip(Roi.whole(self.shape))
+            bent = [axis + b[tile.slices] for axis, b in zip(self._axes(tile), bend, strict=True)]
+            low, high = (np.array([f(axis) for axis in bent]) for f in (np.min, np.max))
+            nearest = np.linalg.norm(np.clip(self.centres, low, high) - self.centres, axis=1)
+            near = np.flatnonzero(nearest <= np.sort(nearest)[1] + np.linalg.norm(high - low))  # no other is 1st or 2nd
+            first = np.full(tile.shape, np.inf, np.float32)
+            second, mine = first.copy(), owner[tile.slices]
+            for k in near:
+                apart = _square([axis - np.float32(c) for axis, c in zip(bent, self.centres[k], strict=True)])
+                mine[apart < first] = k
+                second = np.minimum(second, np.maximum(first, apart))
+                first = np.minimum(first, apart)
+            wall[tile.slices] = (np.sqrt(second) - np.sqrt(first)) / 2
+        tone = self.rng.uniform(-9, 9, len(self.centres)).astype(np.float32)
+        grey = 156 + tone[owner] + 5 * self.noise[90.0] + 4 * self.noise[40.0]
+        grey -= 22 * np.maximum(self.noise[40.0] + 0.4 * self.noise[250.0] - 1.3, 0)  # ribosomes, filaments
+        sheet = self.noise[250.0] + 0.3 * self.noise[90.0]  # endoplasmic reticulum
+        grey -= 40 * np.exp(-np.square(sheet / 0.08)) * (self.noise[700.0] > 0.3) * (wall > 40)
+        grey += 10 * np.exp(-np.square(wall / 4)) - 78 * np.exp(-np.square((wall - 9) / 8))  # cleft and membranes
+        return owner, wall, np.asarray(grey, np.float32)
+
+    def _clear(self, tube: _Tube, space: float = 0.0) -> bool:
+        """Whether the tube lies inside one cell, as far as it lies in the volume."""
+        at = np.floor(tube.points / self.edges).astype(int)
+        seen = ((at >= 0) & (at < self.shape)).all(axis=1)
+        where = tuple(at[seen].T)
+        owners = self.owner[where]
+        one = len(owners) > 0 and bool((owners == owners[0]).all())
+        return one and bool((self.wall[where] > 0.9 * tube.radii[seen] + space).all())
+
+    def _tubes(self) -> list[_Tube]:
+        tubes: list[_Tube] = []
+        wanted = _DENSITY * float(np.prod(self.extent))
+        for _ in range(4000):
+            if wanted <= 0:
+                break
+            tube = self._tube(self.rng.uniform(*_LENGTH), self.rng.uniform(-0.1, 1.1, 3) * self.extent)
+            if self._placeable(tube) and all(tube.distance(t) > _SPACE for t in tubes):
+                tubes.append(tube)
+                wanted -= self._volume(tube)
+                if self.rng.random() < _TOUCHING and (partner := self._partner(tube, tubes)):
+                    tubes.append(partner)
+                    wanted -= self._volume(partner)
+        if not tubes:  # a volume smaller than a mitochondrion shows a part of one
+            tubes.append(_Tube(np.linspace(self.extent * 0.3, self.extent * 0.5, 8), np.full(8, self.extent.max() / 3)))
+        return tubes
+
+    def _volume(self, tube: _Tube) -> float:
+        """Cubic nm of the tube inside the volume, roughly."""
+        inside = ((tube.points > 0) & (tube.points < self.extent)).all(axis=1)
+        length = float(np.linalg.norm(np.diff(tube.points, axis=0), axis=1).sum())
+        return float(inside.mean() * np.pi * np.square(tube.radii).mean() * (length + tube.radii.mean()))
+
+    def _tube(self, length: float, middle: NDArray[np.float64]) -> _Tube:
+        along, side = self.rng.standard_normal((2, 3))
+        along /= np.linalg.norm(along)
+        side -= along * (side @ along)
+        side *= self.rng.uniform(0, 0.35) * length / max(float(np.linalg.norm(side)), 1e-9)
+        t = np.linspace(-0.5, 0.5, 8 + int(length / 30))
+        points = middle + np.outer(t, along * length) + np.outer(0.5 - 4 * t**2, side)
+        wave = 1 + 0.14 * np.sin(self.rng.uniform(0, 6.3) + t * self.rng.uniform(3, 9))
+        return _Tube(points, self.rng.uniform(*_RADIUS) * wave)
+
+    def _placeable(self, tube: _Tube) -> bool:
+        """Inside one cell, and inside the volume in one piece."""
+        margin = tube.radii[:, None] / 2
+        inside = ((tube.points > -margin) & (tube.points < self.extent + margin)).all(axis=1)
+        return np.count_nonzero(np.diff(inside.astype(int), prepend=0) == 1) == 1 and self._clear(tube)
+
+    def _partner(self, tube: _Tube, tubes: list[_Tube]) -> _Tube | None:
+        """A second, shorter mitochondrion pressed against the first."""
+        for _ in range(60):
+            at = tube.points[self.rng.integers(len(tube.points))]
+            fresh = self._tube(self.rng.uniform(_LENGTH[0], 500.0), at)
+            move = self.rng.standard_normal(3)
+            for _ in range(60):
+                if (gap := fresh.distance(tube)) > -14:
+                    break
+                fresh = _Tube(fresh.points + move / np.linalg.norm(move) * max(4.0, -gap / 4), fresh.radii)
+            others = (t for t in tubes if t is not tube)
+            fits = -14 < fresh.distance(tube) < 6 and self._placeable(fresh)
+            if fits and all(fresh.distance(t) > _SPACE for t in others):
+                return fresh
+        return None
+
+    def _box(self, low: NDArray[Any], high: NDArray[Any]) -> Roi:
+        """The voxels of a box in nm; empty if it lies outside the volume."""
+        start, stop = (np.clip(nm / self.edges, 0, self.shape) for nm in (low, high))
+        return Roi(as_shape(np.floor(start)), as_shape(np.maximum(np.ceil(stop), np.floor(start))))
+
+    def _draw(self, tube: _Tube, number: int, grey: Floats, nearest: Floats, instances: NDArray[np.int64]) -> None:
+        """Paint one mitochondrion where it is deeper than those before it."""
+        box = self._box(*(f(tube.points, axis=0) + sign * 250 for f, sign in ((np.min, -1), (np.max, 1))))
+        if not box.voxels:
+            return
+        here = box.slices
+        surface = np.full(box.shape, np.inf, np.float32)
+        along = np.zeros(box.shape, np.float32)
+        step = float(np.linalg.norm(np.diff(tube.points, axis=0), axis=1).mean())
+        for k, (point, radius) in enumerate(zip(tube.points, tube.radii, strict=True)):
+            near = self._box(point - radius - 40, point + radius + 40)
+            part = near.within(box)
+            axes = zip(self._axes(near), point, strict=True)
+            apart = np.sqrt(_square([axis - np.float32(p) for axis, p in axes])) - np.float32(radius)
+            nearer = apart < surface[part]
+            surface[part][nearer] = apart[nearer]
+            along[part][nearer] = k * step
+        surface += 8 * self.noise[250.0][here] + 3 * self.noise[90.0][here]
+        mine = surface < nearest[here]
+        grey[here][mine] = self._mitochondrion(surface, along, box, tube)[mine]
+        nearest[here][mine] = surface[mine]
+        instances[here][mine] = number
+
+    def _mitochondrion(self, surface: Floats, along: Floats, box: Roi, tube: _Tube) -> Floats:
+        """Matrix, cristae and the two membranes, at `surface` nm (negative) from the outer one."""
+        here = box.slices
+        side = self.rng.standard_normal(3)
+        side /= np.linalg.norm(side)
+        z, y, x = (axis * np.float32(s) for axis, s in zip(self._axes(box), side, strict=True))
+        across = z + y + x - np.float32(tube.points.mean(axis=0) @ side)
+        period, slant = self.rng.uniform(46, 66), self.rng.uniform(0.4, 1.3)
+        bent = along * (1 - slant / 2) + across * slant + 12 * self.noise[250.0][here] + 7 * self.noise[90.0][here]
+        sheet = np.floor(bent / period)
+        centred = bent - (sheet + 0.5) * period
+        # A crista enters from one wall and ends somewhere inside, each at another depth.
+        ends = np.sin(sheet * 2.4 + self.rng.uniform(0, 6.3))
+        there = 1 / (1 + np.exp(-9 * (np.sign(ends) * across / np.float32(tube.radii.mean()) + 0.3 + np.abs(ends))))
+        grey = 121 + self.rng.uniform(-8, 8) + 5 * self.noise[40.0][here] + 3 * self.noise[90.0][here]
+        grey = grey - 44 * np.exp(-np.square(centred / 10)) * there * (surface < -20)
+        grey = grey + 10 * np.exp(-np.square((surface + 14) / 4))
+        return np.asarray(
+            grey - 66 * np.exp(-np.square((surface + 4) / 7)) - 40 * np.exp(-np.square((surface + 22) / 6)), np.float32
+        )
+
+    def _distract(self, grey: Floats, instances: NDArray[np.int64]) -> None:
+        """Clusters of vesicles, and dark bodies that are no mitochondria, between them."""
+        cubic_microns = float(np.prod(self.extent)) / 1e9
+        for _ in range(self.rng.poisson(6 * cubic_microns)):
+            heart = self.rng.uniform(0, 1, 3) * self.extent
+            for centre in self.rng.normal(heart, 170, (int(self.rng.integers(30, 160)), 3)):
+                self._ball(grey, instances, _Tube(centre[None], self.rng.uniform(16, 25, 1)), lumen=True)
+        for _ in range(1 + self.rng.poisson(2 * cubic_microns)):
+            centre = self.rng.uniform(0, 1, 3) * self.extent
+            self._ball(grey, instances, _Tube(centre[None], self.rng.uniform(50, 120, 1)), lumen=False)
+
+    def _ball(self, grey: Floats, instances: NDArray[np.int64], ball: _Tube, *, lumen: bool) -> None:
+        (centre,), (radius,) = ball.points, ball.radii
+        box = self._box(centre - radius - 30, centre + radius + 30)
+        if not self._clear(ball, space=20) or instances[box.slices].any():
+            return
+        here, axes = box.slices, zip(self._axes(box), centre, strict=True)
+        apart = np.sqrt(_square([axis - np.float32(c) for axis, c in axes])) - np.float32(radius)
+        if lumen:
+            grey[here] = np.where(apart < -6, 165 + 3 * self.noise[40.0][here], grey[here])
+        else:
+            apart += 14 * self.noise[250.0][here]
+            grey[here] = np.where(apart < 0, 92 + 9 * self.noise[40.0][here] + 9 * self.noise[90.0][here], grey[here])
+        grey[here] -= 58 * np.exp(-np.square(apart / 7))
+
+    def _photographed(self, grey: Floats) -> NDArray[np.uint8]:
+        """Blur, uneven brightness of sections, noise."""
+        for axis in range(3):
+            grey = _blurred(grey, axis, 0.16 if self.edges[axis] <= 1.5 * self.edges.min() else 0.0)
+        grey += self.rng.normal(0, 1.2, (len(grey), 1, 1)).astype(np.float32) + 3 * self.noise[700.0]
+        noise = self.rng.standard_normal(grey.shape, dtype=np.float32)
+        fine = self.rng.standard_normal(grey.shape, dtype=np.float32)
+        grey += 7 * fine + 9 * _blurred(_blurred(noise, 1, 0.25), 2, 0.25)
+        return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+
+
+def _square(vector: list[Floats]) -> Floats:
+    """Squared length."""
+    z, y, x = vector
+    return np.square(z) + np.square(y) + np.square(x)
+
+
+def _renumbered(ids: NDArray[np.int64], largest: int) -> NDArray[np.uint64]:
+    """Ids without gaps: what lies outside the volume or is covered by others has no voxel."""
+    seen = np.bincount(ids.reshape(-1), minlength=largest + 1) > 0
+    seen[0] = False
+    return np.where(seen, np.cumsum(seen), 0).astype(np.uint64)[ids]
+
+
+def _blurred(values: Floats, axis: int, share: float) -> Floats:
+    """Each voxel gives `share` to either neighbour along `axis`; faces are mirrored."""
+    lines = np.moveaxis(values, axis, 0)
+    before, after = np.concatenate([lines[:1], lines[:-1]]), np.concatenate([lines[1:], lines[-1:]])
+    return np.moveaxis(np.float32(1 - 2 * share) * lines + np.float32(share) * (before + after), 0, axis)
+
+
+def _boundary(instances: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    edge = np.zeros(instances.shape, bool)
+    for axis in range(3):
+        lines, marks = np.moveaxis(instances, axis, 0), np.moveaxis(edge, axis, 0)
+        differs = lines[1:] != lines[:-1]
+        marks[1:] |= differs
+        marks[:-1] |= differs
+    return edge & (instances > 0)

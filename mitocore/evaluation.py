@@ -1,0 +1,131 @@
+"""Scores of a prediction against the truth, block by block."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mitocore.blockwise.arrays import Opened
+from mitocore.blockwise.grid import BlockGrid
+from mitocore.errors import DataError, WiringError
+from mitocore.geometry import Roi, Shape, as_shape
+from mitocore.interfaces import Block, Metric, Volume
+from mitocore.specs import Kind
+
+BLOCK = (64, 512, 512)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A prediction and the truth it is scored against, over the same region."""
+
+    predicted: Volume
+    truth: Volume
+    kind: Kind
+    """What the prediction holds."""
+    region: Roi
+
+
+def compared(predicted: Volume, truth: Volume, *, kind: Kind | None = None, roi: str | None = None) -> Compared:
+    """Check that two volumes can be compared.
+
+    Parameters
+    ----------
+    kind
+        What the prediction holds, where its file does not say.
+    roi
+        Three ranges of voxels, such as "17:20,:,:".
+
+    Raises
+    ------
+    DataError
+        If shapes differ, or nothing says what the prediction holds.
+    """
+    if predicted.spec.shape != truth.spec.shape:
+        raise DataError(
+            f"the prediction has {predicted.spec.shape} voxels (z, y, x), the truth {truth.spec.shape}",
+            hint="compare volumes of one shape; `mitocore convert --roi` cuts one",
+        )
+    if len(truth.spec.channels) != 1:
+        raise DataError(
+            f"the truth has {len(truth.spec.channels)} channels, labels have one", hint="name the label array"
+        )
+    kind = kind or _kind(predicted)
+    try:
+        region = Roi.parse(roi, truth.spec.shape) if roi else Roi.whole(truth.spec.shape)
+    except ValueError as error:
+        raise DataError(str(error), where="--roi", hint="--roi 10:20,:,0:512") from error
+    return Compared(predicted, truth, kind, region)
+
+
+def _kind(volume: Volume) -> Kind:
+    """What a file holds: as it says, else floats are probabilities and integers are instances."""
+    if volume.spec.kind is not Kind.IMAGE:
+        return volume.spec.kind
+    if volume.spec.dtype == "bool":
+        return Kind.MASK
+    return Kind.PROBABILITY if volume.spec.dtype.startswith("float") else Kind.INSTANCE
+
+
+def fitting(metrics: Mapping[str, Metric], kind: Kind) -> dict[str, Metric]:
+    """The metrics that can score a prediction of this kind."""
+    return {name: metric for name, metric in metrics.items() if _accepts(metric, kind)}
+
+
+def _accepts(metric: Metric, kind: Kind) -> bool:
+    foreground = (Kind.PROBABILITY, Kind.MASK, Kind.SEMANTIC, Kind.INSTANCE)
+    return kind is metric.compares or (metric.compares in foreground[:2] and kind in foreground)
+
+
+def evaluate(
+    pair: Compared,
+    metrics: Mapping[str, Metric],
+    *,
+    block: Shape = BLOCK,
+    progress: Callable[[str, int, int], None] = lambda _label, _done, _total: None,
+) -> dict[str, dict[str, float]]:
+    """Scores by metric: parts of blocks are added up, so memory does not grow with the volume.
+
+    A prediction of instances, classes or a mask is scored by voxel metrics as its foreground.
+
+    Raises
+    ------
+    WiringError
+        If a metric compares another kind of array.
+    """
+    for name, metric in metrics.items():
+        if not _accepts(metric, pair.kind):
+            raise WiringError(
+                f"metric {name!r} compares {metric.compares}, the prediction holds {pair.kind}",
+                hint="choose another metric, or state the true kind with --kind",
+            )
+    shape = as_shape(min(b, n) for b, n in zip(block, pair.region.shape, strict=True))
+    grid = BlockGrid(pair.region, shape)
+    partials: dict[str, Any] = {}
+    voxel_size = pair.truth.spec.voxel_size or pair.predicted.spec.voxel_size
+    progress("evaluate", 0, len(grid))
+    for number in range(len(grid)):
+        write = grid.box(number)
+        for name, metric in metrics.items():
+            read = write.grow(metric.halo(voxel_size)).clip(pair.region)
+            arrays = {"predicted": _read(pair, metric, read), "truth": _truth(pair.truth, metric, read)}
+            part = metric.partial(Block(write, read, arrays, pair.region, voxel_size))
+            partials[name] = partials[name] + part if name in partials else part
+        progress("evaluate", number + 1, len(grid))
+    return {name: metric.total(partials[name]) for name, metric in metrics.items()}
+
+
+def _read(pair: Compared, metric: Metric, roi: Roi) -> Any:
+    values = Opened(pair.predicted, pair.kind).read(roi)
+    if pair.kind is metric.compares:
+        return values
+    return (values > 0).astype("f4") if pair.kind is not Kind.PROBABILITY else values
+
+
+def _truth(volume: Volume, metric: Metric, roi: Roi) -> Any:
+    kind = Kind.SEMANTIC if metric.compares is Kind.SEMANTIC else Kind.INSTANCE
+    return Opened(volume, kind).read(roi)
+
+
+def metrics_of(names: Sequence[str], available: Mapping[str, Metric], kind: Kind) -> dict[str, Metric]:
+    """The metrics asked for by name; none asked for: all that fit."""
+    return {name: available[name] for name in names} if names else fitting(available, kind)

@@ -1,0 +1,172 @@
+"""Weights to and from files: safetensors with a header; foreign state dicts, once, without unpickling anything else."""
+
+import os
+import pickle
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mitocore.errors import ContractError, DataError
+from mitocore.header import WeightsHeader, read_header
+from mitocore.interfaces import Model
+from mitocore.registry import Registry
+
+State = Mapping[str, Tensor]
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "network")
+_PREFIXES = ("module.", "model.", "_orig_mod.")
+
+
+def save_weights(path: Path, state: State, header: WeightsHeader) -> None:
+    """Write tensors and header to one file; at any moment it is the old file or the new one."""
+    apart = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    write_aside(path, lambda aside: save_file(apart, aside, {"mitocore": header.model_dump_json()}))
+
+
+def write_aside(path: Path, write: Callable[[Path], Any]) -> None:
+    """Call `write` with a temporary name beside `path`, make the file durable and rename it."""
+    aside = path.with_name(path.name + ".tmp")
+    write(aside)
+    with aside.open("rb") as file:
+        os.fsync(file.fileno())
+    aside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU.
+
+    Raises
+    ------
+    DataError
+        If it is missing, truncated or of another format.
+    """
+    try:
+        state: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        hint = "fetch or copy it again; a .pth file is converted by `mitocore weights add`"
+        raise DataError(f"{str(path)!r} is not a readable safetensors file: {error}", hint=hint) from error
+    return state
+
+
+def load_network(header: WeightsHeader, path: Path, registry: Registry) -> nn.Module:
+    """The trained network of a weights file, on the CPU, in evaluation mode.
+
+    Raises
+    ------
+    PluginError
+        If the plugin that provides the model is not installed.
+    DataError
+        If the tensors do not fit the model that the header names.
+    """
+    entry = registry.find("model", header.component)
+    component = entry.load()
+    try:
+        model: Model = component(**header.options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        problem = f"the header's options do not fit {header.component!r}: {first['loc'][0]}: {first['msg']}"
+        raise DataError(problem, where=str(path), hint="update the plugin, or the weights") from error
+    network = None if path.suffix == ".safetensors" else model.load(str(path))
+    if network is None:
+        network = model.build()
+        fill(network, load_weights(path), str(path))
+    return network.eval()
+
+
+def fill(network: nn.Module, state: State, where: str) -> None:
+    """Copy tensors into a network of exactly these names and shapes.
+
+    Raises
+    ------
+    DataError
+        Naming the first that are missing, unknown or of another shape.
+    """
+    if problems := _misfits(network, state):
+        raise DataError(f"the weights do not fit the model: {problems}", where=where, hint="are they of another model?")
+    network.load_state_dict(dict(state))
+
+
+def convert(path: Path, target: Path, model: Model, header: WeightsHeader) -> None:
+    """Turn a `.pth` state dict of another program into a weights file with a header.
+
+    Tried are the tensors as they are and without the prefixes that wrappers add, each as `model.adapt` renames them.
+
+    Raises
+    ------
+    DataError
+        If the file holds more than tensors, or they fit the model in no such form.
+    ContractError
+        If `model.adapt` fails.
+    """
+    network, found = model.build(), _unpickled(path)
+    problems = []
+    for state in _variants(found):
+        try:
+            renamed = model.adapt(dict(state))
+        except (KeyError, ValueError, IndexError, AttributeError) as error:
+            raise ContractError(
+                f"{header.component!r} cannot rename these tensors: {error!r}", where=str(path)
+            ) from error
+        if problem := _misfits(network, renamed):
+            problems.append(problem)
+        else:
+            save_weights(target, renamed, header)
+            return
+    hint = "check the options of --model; `mitocore describe model NAME` lists them"
+    raise DataError(f"the tensors fit {header.component!r} in no form: {problems[-1]}", where=str(path), hint=hint)
+
+
+def update_header(path: Path, **fields: Any) -> None:
+    """Replace fields of the header inside a safetensors file; the tensors stay."""
+    save_weights(path, load_weights(path), read_header(path).model_copy(update=fields))
+
+
+def _misfits(network: nn.Module, state: State) -> str:
+    wanted = network.state_dict()
+    groups = {
+        "missing": [name for name in wanted if name not in state],
+        "not of the model": [name for name in state if name not in wanted],
+        "of another shape": [n for n in wanted if n in state and wanted[n].shape != state[n].shape],
+    }
+    texts = [
+        f"{len(names)} {what} ({', '.join(names[:3])}{', …' * (len(names) > 3)})"
+        for what, names in groups.items()
+        if names
+    ]
+    return "; ".join(texts)
+
+
+def _unpickled(path: Path) -> State:
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        hint = "save its tensors alone: torch.save(network.state_dict(), …)"
+        raise DataError(f"{str(path)!r} holds Python objects, which are never loaded", hint=hint) from error
+    except (OSError, RuntimeError, EOFError, KeyError) as error:
+        raise DataError(f"{str(path)!r} is not a readable state dict: {str(error).splitlines()[0]}") from error
+    for wrapper in _WRAPPERS:
+        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
+            found = found[wrapper]
+    if not isinstance(found, Mapping) or not found or not all(isinstance(t, Tensor) for t in found.values()):
+        names = ", ".join(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
+        hint = "save its tensors alone: torch.save(network.state_dict(), …)"
+        raise DataError(f"{str(path)!r} holds no state dict, but: {names[:80]}", hint=hint)
+    return found
+
+
+def _variants(state: State) -> Iterator[State]:
+    yield state
+    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), ""):
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+        yield state

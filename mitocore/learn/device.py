@@ -1,0 +1,48 @@
+"""Where networks run, and what makes two trainings equal."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from mitocore.errors import ResourceError
+
+
+def chosen(stated: str) -> str:
+    """The device that `devices = "auto" | "cpu" | "cuda" | "cuda:1"` means on this machine.
+
+    >>> chosen("cpu")
+    'cpu'
+
+    Raises
+    ------
+    ResourceError
+        If this machine does not have it.
+    """
+    count = torch.cuda.device_count()
+    have = ["cpu", *(f"cuda:{n}" for n in range(count))]
+    if stated == "auto":
+        return have[1] if count else "cpu"
+    named = "cuda:0" if stated == "cuda" else stated
+    if named not in have:
+        raise ResourceError(f"there is no device {stated!r}", hint=f"this machine has {', '.join(have)}")
+    return named
+
+
+def seed(*counters: int) -> None:
+    """Seed torch from counters, such as (seed, sample number): nobody has to save the state of a generator."""
+    torch.manual_seed(int(np.random.SeedSequence(counters).generate_state(1, np.uint64)[0]) >> 1)
+
+
+@contextmanager
+def isolated(device: str) -> Iterator[None]:
+    """Leave the generators of the caller as they were, and choose kernels by their result, not by their speed."""
+    backend = torch.backends.cudnn
+    before = backend.benchmark, backend.deterministic
+    with torch.random.fork_rng([device] if device != "cpu" else []):
+        try:
+            backend.benchmark, backend.deterministic = False, True
+            yield
+        finally:
+            backend.benchmark, backend.deterministic = before

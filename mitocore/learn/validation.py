@@ -1,0 +1,182 @@
+"""Scores of a network on parts it was not trained on: the tiles of inference, fixed and unbiased."""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mitocore.blockwise.arrays import settle
+from mitocore.blockwise.grid import BlockGrid
+from mitocore.blockwise.tiles import TileLattice
+from mitocore.errors import DataError
+from mitocore.geometry import Roi, as_shape
+from mitocore.interfaces import Block
+from mitocore.learn.data import VALID, OpenVolume, Prepared, encoded, label_halo
+from mitocore.learn.predict import Inference, Slab, slabs
+from mitocore.specs import ArraySpec, Head
+from mitocore.training import PlannedObjective, TrainingPlan
+
+Told = Callable[[int, int], None]
+"""Called with voxels done and voxels in all."""
+_BOX = (32, 512, 512)
+_EDGE = 1e-6  # probabilities are this far from 0 and 1 before they become logits again
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: whoever validates asked for it
+    """The validation was stopped before its end."""
+
+
+class Validation:
+    """All validation (or test) parts of a training."""
+
+    def __init__(
+        self, plan: TrainingPlan, volumes: Sequence[Prepared], part: Literal["validation", "test"], device: str
+    ) -> None:
+        self.plan, self.part = plan, part
+        self.volumes = [(v, box) for v in volumes if (box := getattr(v.planned.parts, part))]
+        self.settings = Inference(device, plan.train.precision, plan.train.batch)
+        self.objectives = [o for o in plan.objectives if not o.head.auxiliary]
+        self.losses = [objective.loss.build() for objective in self.objectives]
+
+    def check(self) -> None:
+        """Refuse parts on which no score has a meaning.
+
+        Raises
+        ------
+        DataError
+            If no voxel is labelled as foreground.
+        """
+        for prepared, region in self.volumes:
+            with closing(prepared.open()) as volume:
+                if any(_foreground(volume, box, region) for box in _boxes(region)):
+                    return
+        paths = ", ".join(repr(prepared.planned.path) for prepared, _ in self.volumes)
+        hint = "choose another split, or check label_values and the valid mask"
+        raise DataError(f"the {self.part} part of {paths} holds no foreground", where="[[volume]] split", hint=hint)
+
+    def scores(
+        self,
+        network: nn.Module,
+        told: Told = lambda _done, _total: None,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> dict[str, float]:
+        """Loss, and the scores of the metric that says what best means, over all volumes.
+
+        Raises
+        ------
+        Interrupted
+            If `stopping` became true.
+        """
+        was_training = network.training
+        network.eval()
+        try:
+            return self._scores(network, told, stopping)
+        finally:
+            network.train(was_training)
+
+    def _scores(self, network: nn.Module, told: Told, stopping: Callable[[], bool]) -> dict[str, float]:
+        sums = np.zeros((len(self.objectives), 2))
+        partial: Any = None
+        done, total = 0, sum(region.voxels for _, region in self.volumes)
+        for prepared, region in self.volumes:
+            with closing(prepared.open()) as volume, closing(self._slabs(network, volume, region)) as found:
+                for slab in found:
+                    for number, objective in enumerate(self.objectives):
+                        target, weight = self._truth(objective, volume, slab.roi, region)
+                        predicted = slab.heads[objective.head.name]
+                        if counted := float(np.count_nonzero(weight)):
+                            loss = self._loss(number, objective.head, predicted, target, weight)
+                            sums[number] += loss * counted, counted
+                        if objective is self._scored:
+                            truth = np.where(weight > 0, target, np.float32(np.nan))  # NaN: left out of the score
+                            part = self._partial(objective.head, predicted, truth, slab.roi, region, volume)
+                            partial = part if partial is None else partial + part
+                    done += slab.roi.voxels
+                    told(done, total)
+                    if stopping():
+                        raise Interrupted
+        means = sums[:, 0] / np.maximum(sums[:, 1], 1)
+        scores = {"loss": float(sum(o.weight * m for o, m in zip(self.objectives, means, strict=True)))}
+        if self.plan.metric:
+            head, metric = self.plan.metric
+            scores |= {f"{head}.{name}": value for name, value in metric.total(partial).items()}
+        return scores
+
+    @property
+    def _scored(self) -> PlannedObjective | None:
+        head = self.plan.metric[0] if self.plan.metric else None
+        return next((o for o in self.objectives if o.head.name == head), None)
+
+    def _slabs(self, network: nn.Module, volume: OpenVolume, region: Roi) -> Generator[Slab]:
+        def read(roi: Roi) -> NDArray[np.float32]:
+            box = shifted(roi, region)
+            return volume.read_image(box, region)
+
+        lattice = TileLattice(region.shape, self.plan.window)
+        yield from slabs(network, self.plan.model.heads(), read, lattice, self.settings)
+
+    def _truth(
+        self, objective: PlannedObjective, volume: OpenVolume, roi: Roi, region: Roi
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        halo = label_halo(self.plan, volume.voxel_size)
+        labels = volume.read_labels(shifted(roi, region).grow(halo), region)
+        return encoded(objective, labels, volume.voxel_size, halo)
+
+    @torch.inference_mode()
+    def _loss(
+        self,
+        number: int,
+        head: Head,
+        predicted: NDArray[np.float32],
+        target: NDArray[np.float32],
+        weight: NDArray[np.float32],
+    ) -> float:
+        tensors = [torch.from_numpy(np.ascontiguousarray(a))[None] for a in (predicted, target, weight)]
+        return float(self.losses[number](_logits(head, tensors[0]), target=tensors[1], weight=tensors[2]))
+
+    def _partial(
+        self,
+        head: Head,
+        predicted: NDArray[np.float32],
+        truth: NDArray[np.float32],
+        roi: Roi,
+        region: Roi,
+        volume: OpenVolume,
+    ) -> Any:
+        if self.plan.metric is None:
+            return None
+        arrays = {"predicted": settle(predicted, _spec(head)), "truth": truth}
+        return self.plan.metric[1].partial(Block(roi, roi, arrays, Roi.whole(region.shape), volume.voxel_size))
+
+
+def shifted(roi: Roi, region: Roi) -> Roi:
+    """A box in the frame of `region`, in the frame of the volume."""
+    start = as_shape(a + r for a, r in zip(roi.start, region.start, strict=True))
+    return Roi(start, as_shape(b + r for b, r in zip(roi.stop, region.start, strict=True)))
+
+
+def _spec(head: Head) -> ArraySpec:
+    return ArraySpec(head.kind, head.channels, head.offsets)
+
+
+def _logits(head: Head, values: Tensor) -> Tensor:
+    """Logits whose activation gives these (blended) values."""
+    if head.activation == "none":
+        return values
+    inside = values.clamp(_EDGE, 1 - _EDGE)
+    return torch.logit(inside) if head.activation == "sigmoid" else torch.log(inside)
+
+
+def _boxes(region: Roi) -> Iterator[Roi]:
+    grid = BlockGrid(region, _BOX)
+    return (grid.box(number) for number in range(len(grid)))
+
+
+def _foreground(volume: OpenVolume, box: Roi, region: Roi) -> bool:
+    labels = volume.read_labels(box, region)
+    valid = labels.pop(VALID) == 1
+    return any((valid & (ids > 0) & (ids != np.iinfo(ids.dtype).max)).any() for ids in labels.values())

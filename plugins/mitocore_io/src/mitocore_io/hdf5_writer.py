@@ -1,0 +1,134 @@
+"""Writer of datasets in one HDF5 file."""
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import h5py
+from numpy.typing import NDArray
+from pydantic import PositiveInt
+
+from mitocore import DataError, Roi, VolumeSpec, WritableVolume, Writer
+from mitocore_io import attributes, targets
+from mitocore_io.array_volume import ArrayVolume
+from mitocore_io.axes import Axes
+from mitocore_io.hdf5_reader import axes_noted, keys_of, open_file
+
+logger = logging.getLogger(__name__)
+
+
+class Hdf5Writer(Writer):
+    """Datasets of one HDF5 file, chunked.
+
+    While any of them is not finished, the file is called `<name>.part`; this holds as well for a file that is there
+    already and to which a dataset is added. What carries the final name is whole.
+    """
+
+    order: ClassVar[Literal["any", "planes"]] = "any"
+    sharing: ClassVar[Literal["processes", "threads", "one"]] = "one"
+
+    key: str = "{name}"
+    """Path of the dataset inside the file; `{name}` is the name of the array that is saved."""
+    compression: Literal["gzip", "lzf", "none"] = "gzip"
+    """Filter of the chunks; every program that reads HDF5 knows gzip."""
+    chunks: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 128, 128)
+    """Voxels of one chunk along (z, y, x)."""
+
+    def create(self, name: str, spec: VolumeSpec, *, resume: bool = False) -> WritableVolume:
+        target, key = targets.named(self.path, name), self.key.replace("{name}", name).strip("/")
+        part = targets.part_of(target)
+        targets.check_dtype(spec, self.dtypes, "HDF5", str(target))
+        if target.exists() and part.exists():
+            hint = f"delete {part.name}, or move one of them"
+            raise DataError(f"both {target.name!r} and {part.name!r} exist", where=str(part), hint=hint)
+        there = target if target.exists() else part
+        if there.exists() and _holds(there, key):
+            if not resume:
+                remedy = "" if "{name}" in self.key else '; or put "{name}" in key'
+                hint = f"write to another file, resume the run that wrote it, or delete it{remedy}"
+                raise DataError(f"{there.name!r} has {key!r} already", where=str(there), hint=hint)
+        else:
+            self._create(target, key, spec)
+            there = part
+        volume = WritableHdf5(there, target, key)
+        try:
+            targets.check_same(volume.spec, spec, f"{there}::{key}")
+        except DataError:
+            volume.close()
+            raise
+        return volume
+
+    def open(self, name: str) -> WritableVolume:
+        target, key = targets.named(self.path, name), self.key.replace("{name}", name).strip("/")
+        part = targets.part_of(target)
+        there = part if part.exists() else target
+        if not there.exists() or not _holds(there, key):
+            raise DataError(f"{target.name!r} has no dataset {key!r}", where=str(there))
+        return WritableHdf5(there, target, key)
+
+    def _create(self, target: Path, key: str, spec: VolumeSpec) -> None:
+        part = targets.part_of(target)
+        several = len(spec.channels) > 1
+        chunk = tuple(min(c, n) for c, n in zip(self.chunks, spec.shape, strict=True))
+        try:
+            if target.exists():
+                target.replace(part)
+            part.parent.mkdir(parents=True, exist_ok=True)
+            with h5py.File(part, "a") as file:
+                dataset = file.create_dataset(
+                    key,
+                    shape=(len(spec.channels), *spec.shape) if several else spec.shape,
+                    chunks=(1, *chunk) if several else chunk,
+                    dtype=spec.dtype,
+                    compression=None if self.compression == "none" else self.compression,
+                    shuffle=self.compression != "none",
+                )
+                noted = attributes.attributes(spec, writing=True)
+                dataset.attrs.update({**noted, "mitocore": json.dumps(noted["mitocore"])})
+        except (OSError, ValueError, TypeError) as error:
+            problem = f"dataset {key!r} cannot be created: {str(error).splitlines()[0]}"
+            raise DataError(problem, where=str(part)) from error
+
+
+class WritableHdf5(ArrayVolume, WritableVolume):
+    """A dataset open for writing."""
+
+    def __init__(self, path: Path, target: Path, key: str) -> None:
+        self._path, self._target, self._key = path, target, key
+        self._file = open_file(path, "r+")
+        where = f"{path}::{key}"
+        dataset = self._file[key]
+        axes = Axes.of(dataset.shape, axes_noted(dataset), where)
+        noted = replace(attributes.record(dict(dataset.attrs)), writing=False)
+        super().__init__(
+            dataset, axes, attributes.volume_spec(axes, dataset.dtype, dataset.chunks, noted, None, where), where
+        )
+
+    def write(self, roi: Roi, values: NDArray[Any]) -> None:
+        self._array[self._axes.index(roi)] = self._axes.lay_out(values)
+        self._file.flush()
+
+    def finish(self) -> None:
+        self._array.attrs["mitocore"] = json.dumps(attributes.attributes(self._spec)["mitocore"])
+        self._file.flush()
+        if not targets.part_of(self._target).exists():
+            return
+        waiting = [key for key in keys_of(self._file) if attributes.record(dict(self._file[key].attrs)).writing]
+        if waiting:
+            logger.info("%s keeps its name until %s is finished", self._path.name, ", ".join(waiting))
+            return
+        self._file.close()  # Windows renames no open file
+        self._path.replace(self._target)
+        self._path = self._target
+        self._file = open_file(self._path, "r+")
+        self._array = self._file[self._key]
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _holds(path: Path, key: str) -> bool:
+    with open_file(path, "r") as file:
+        return isinstance(file.get(key), h5py.Dataset)

@@ -1,0 +1,151 @@
+"""Reader of folders in which every file is one slice."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mitocore import DataError, Reader, Roi, Volume, VolumeSpec
+from mitocore_io import attributes, png
+from mitocore_io.axes import Axes
+from mitocore_io.targets import missing
+from mitocore_io.tiff_reader import TiffReader
+
+SUFFIXES = (".png", ".tif", ".tiff")
+NOTE = "volume.json"
+"""What the writer notes beside its slices, which cannot hold it: voxel size, kind."""
+
+
+class SlicesReader(Reader):
+    """A folder of PNG or TIFF slices, one file per z, in the order of the numbers in their names (img2 before img10).
+
+    `path` is the folder, a pattern such as "raw/*.png", or one file, which is a volume of one slice. Slices know no
+    voxel size. 1-bit slices among 8-bit ones are read as 0 and 255, as PNG defines them; colours are refused.
+    """
+
+    def open(self) -> Volume:
+        files = _files(self.path)
+        form = _common([_form(file) for file in files], self.path)
+        axes = Axes.of((len(files), form.height, form.width), "zyx", self.path)
+        note = files[0].parent / NOTE
+        noted = attributes.record(_noted(note) if note.is_file() else {})
+        chunks = (1, form.height, form.width)
+        spec = attributes.volume_spec(axes, np.dtype(form.dtype), chunks, noted, self.voxel_size, self.path)
+        return SlicesVolume(files, spec)
+
+
+class SlicesVolume(Volume):
+    """Slices, opened one at a time, and only those that are asked for."""
+
+    def __init__(self, files: Sequence[Path], spec: VolumeSpec) -> None:
+        self._files, self._spec = files, spec
+
+    @property
+    def spec(self) -> VolumeSpec:
+        return self._spec
+
+    def read(self, roi: Roi) -> NDArray[Any]:
+        (first, top, left), (last, bottom, right) = roi.start, roi.stop
+        values = np.empty((1, *roi.shape), self._spec.dtype)
+        for number in range(first, last):
+            plane = slice_of(self._files[number], self._spec, Roi((0, top, left), (1, bottom, right)))
+            values[0, number - first] = plane
+        return values
+
+
+def slice_of(file: Path, spec: VolumeSpec, roi: Roi) -> NDArray[Any]:
+    """The rows and columns of `roi` in one file.
+
+    Raises
+    ------
+    DataError
+        If the file is gone, damaged, in colour, or has changed since the folder was opened.
+    """
+    if file.suffix.lower() != ".png":
+        with TiffReader(path=str(file)).open() as volume:
+            plane: NDArray[Any] = volume.read(roi)[0, 0]
+        one_bit_of_many = plane.dtype == np.bool_ and spec.dtype == "uint8"
+        return plane.astype(np.uint8) * 255 if one_bit_of_many else plane
+    plane = png.pixels(file)
+    if plane.shape != spec.shape[1:]:
+        problem = f"{file.name!r} has changed: it has {plane.shape} pixels (y, x), not {spec.shape[1:]}"
+        raise DataError(problem, where=str(file))
+    return plane[roi.slices[1:]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    name: str
+    height: int
+    width: int
+    dtype: str
+
+
+def natural(name: str) -> tuple[list[str | int], str]:
+    """A key that sorts names by the numbers in them.
+
+    >>> sorted(["img10.png", "img2.png", "img1.png"], key=natural)
+    ['img1.png', 'img2.png', 'img10.png']
+    """
+    parts = re.split(r"([0-9]+)", name.lower())  # text and numbers in turn, text first: like is compared with like
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
+
+
+def _files(path: str) -> list[Path]:
+    folder, pattern = Path(path), "*"
+    if any(sign in folder.name for sign in "*?["):
+        folder, pattern = folder.parent, folder.name
+    if folder.is_file():
+        return [folder]
+    if not folder.exists():
+        raise missing(folder)
+    fits = [file for file in folder.glob(pattern) if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
+    kinds = sorted({".tif" if file.suffix.lower() == ".tiff" else file.suffix.lower() for file in fits})
+    if not fits:
+        what = f"no file fits {pattern!r}" if pattern != "*" else "no slices"
+        problem = f"{folder.name!r} holds {what}; slices are files that end in {', '.join(SUFFIXES)}"
+        raise DataError(problem, where=str(folder))
+    if len(kinds) > 1:
+        problem = f"{folder.name!r} holds slices that end in {' and '.join(kinds)}"
+        raise DataError(problem, where=str(folder), hint=f'path = "{folder.name}/*{kinds[0]}"')
+    return sorted(fits, key=lambda file: natural(file.name))
+
+
+def _form(file: Path) -> _Form:
+    if file.suffix.lower() == ".png":
+        found = png.header(file)
+        return _Form(file.name, found.height, found.width, found.dtype)
+    with TiffReader(path=str(file)).open() as volume:
+        (z, y, x), channels = volume.spec.shape, len(volume.spec.channels)
+        if z * channels > 1:
+            problem = f"{file.name!r} holds {z * channels} planes; each file of a folder is one slice"
+            raise DataError(problem, where=str(file), hint='reader = "tiff" for a file that is a volume')
+        return _Form(file.name, y, x, volume.spec.dtype)
+
+
+def _common(forms: Sequence[_Form], path: str) -> _Form:
+    """What all slices are; 1-bit ones are widened to 8 bits where there are both."""
+    depths = {form.dtype for form in forms}
+    widened = depths == {"bool", "uint8"}
+    kinds = [(form.height, form.width, "uint8" if widened else form.dtype) for form in forms]
+    usual = max(sorted(set(kinds)), key=kinds.count)
+    for form, kind in zip(forms, kinds, strict=True):
+        if kind != usual:
+            problem = (
+                f"{form.name!r} is {kind[0]} x {kind[1]} {kind[2]}, other slices are {usual[0]} x {usual[1]} {usual[2]}"
+            )
+            raise DataError(problem, where=path, hint="all slices of a folder have one size and depth")
+    return _Form("", *usual)
+
+
+def _noted(note: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(note.read_bytes())
+    except (OSError, ValueError):  # a file of that name that is not ours
+        return {}
+    return found if isinstance(found, dict) else {}

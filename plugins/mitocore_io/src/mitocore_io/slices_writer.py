@@ -1,0 +1,111 @@
+"""Writer of a folder of PNG slices."""
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mitocore import DataError, Roi, VolumeSpec, WritableVolume, Writer
+from mitocore_io import attributes, png, targets
+from mitocore_io.axes import Axes
+from mitocore_io.slices_reader import NOTE, slice_of
+
+
+class SlicesWriter(Writer):
+    """A folder of grey PNG slices, z00000.png and so on, of 1, 8 or 16 bits.
+
+    The folder is called `<name>.part` until it is finished. What PNG cannot hold (voxel size, origin, kind) is noted
+    in its file volume.json. `{name}` in `path` is the name of the array; more than one array needs it.
+    """
+
+    order: ClassVar[Literal["any", "planes"]] = "planes"
+    sharing: ClassVar[Literal["processes", "threads", "one"]] = "one"
+    dtypes: ClassVar[tuple[str, ...]] = ("bool", "uint8", "uint16")
+
+    def create(self, name: str, spec: VolumeSpec, *, resume: bool = False) -> WritableVolume:
+        target = targets.named(self.path, name)
+        targets.check_dtype(spec, self.dtypes, "a PNG slice", str(target))
+        if len(spec.channels) > 1:
+            problem = f"a PNG slice holds one channel, not {len(spec.channels)}: {', '.join(spec.channels)}"
+            raise DataError(problem, where=str(target), hint='writer = "zarr", or save one channel')
+        part = targets.part_of(target)
+        if not resume:
+            targets.refuse_taken(target, self.path)
+        if not target.exists() and not (part / NOTE).is_file():
+            try:
+                part.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise DataError(f"the folder cannot be created: {error}", where=str(part)) from error
+            noted = {"shape": spec.shape, "dtype": spec.dtype, **attributes.attributes(spec)}
+            _replace(part / NOTE, json.dumps(noted, indent=1).encode())
+        volume = self.open(name)
+        targets.check_same(volume.spec, spec, str(target))
+        return volume
+
+    def open(self, name: str) -> WritableVolume:
+        target = targets.named(self.path, name)
+        part = targets.part_of(target)
+        folder = target if target.exists() or not part.exists() else part
+        if not folder.exists():
+            raise targets.missing(folder)
+        return WritableSlices(folder, target)
+
+
+class WritableSlices(WritableVolume):
+    """A folder of slices; those not written yet count as zeros."""
+
+    def __init__(self, folder: Path, target: Path) -> None:
+        self._folder, self._target = folder, target
+        try:
+            noted = json.loads((folder / NOTE).read_bytes())
+            axes, dtype = Axes.of(noted["shape"], "zyx", str(folder)), np.dtype(noted["dtype"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            problem = f"{folder.name!r} has no {NOTE} that says its shape and dtype: it cannot be written into"
+            raise DataError(problem, where=str(folder), hint="write to another path") from error
+        chunks = (1, *axes.shape[1:])
+        self._spec = attributes.volume_spec(axes, dtype, chunks, attributes.record(noted), None, str(folder))
+
+    @property
+    def spec(self) -> VolumeSpec:
+        return self._spec
+
+    def read(self, roi: Roi) -> NDArray[Any]:
+        (first, *start), (last, *stop) = roi.start, roi.stop
+        values = np.zeros((1, *roi.shape), self._spec.dtype)
+        for z in range(first, last):
+            if self._file(z).exists():
+                inside = Roi((0, start[0], start[1]), (1, stop[0], stop[1]))
+                values[0, z - first] = slice_of(self._file(z), self._spec, inside)
+        return values
+
+    def write(self, roi: Roi, values: NDArray[Any]) -> None:
+        height, width = self._spec.shape[1:]
+        for z, plane in zip(range(roi.start[0], roi.stop[0]), values[0], strict=True):
+            whole = plane
+            if plane.shape != (height, width):
+                whole = self.read(Roi((z, 0, 0), (z + 1, height, width)))[0, 0]
+                whole[roi.slices[1:]] = plane
+            _replace(self._file(z), png.encode(whole.astype(self._spec.dtype, copy=False)))
+
+    def finish(self) -> None:
+        empty = np.zeros(self._spec.shape[1:], self._spec.dtype)
+        for z in range(self._spec.shape[0]):
+            if not self._file(z).exists():
+                _replace(self._file(z), png.encode(empty))
+        if self._folder != self._target:
+            for left in self._folder.glob("*.tmp"):
+                left.unlink()
+            self._folder.replace(self._target)
+            self._folder = self._target
+
+    def _file(self, z: int) -> Path:
+        return self._folder / f"z{z:05d}.png"
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Write a file so that it is either whole or not there."""
+    temporary = file.with_suffix(".tmp")
+    temporary.write_bytes(content)
+    temporary.replace(file)

@@ -1,0 +1,74 @@
+"""Where a writer puts its arrays, and what it refuses to overwrite."""
+
+import difflib
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from mitocore import DataError, VolumeSpec
+
+
+def check_dtype(spec: VolumeSpec, dtypes: Collection[str], format: str, where: str) -> None:  # noqa: A002 - the word
+    """Refuse a dtype that the format does not hold."""
+    if spec.dtype not in dtypes:
+        raise DataError(f"{format} does not hold {spec.dtype}; it holds {', '.join(dtypes)}", where=where)
+
+
+def check_same(found: VolumeSpec, wanted: VolumeSpec, where: str) -> None:
+    """Refuse to go on with an array that another run laid out differently."""
+    if (found.shape, found.dtype, len(found.channels)) != (wanted.shape, wanted.dtype, len(wanted.channels)):
+        problem = f"what is there is {_layout(found)}, not {_layout(wanted)}"
+        raise DataError(problem, where=where, hint="delete it, or write to another path")
+
+
+def _layout(spec: VolumeSpec) -> str:
+    return f"{len(spec.channels)} x {spec.shape} {spec.dtype}"
+
+
+def named(path: str, name: str) -> Path:
+    """The path of one array: `{name}` replaced.
+
+    >>> named("runs/{name}.tif", "mito.instances").name
+    'mito.instances.tif'
+    """
+    return Path(path.replace("{name}", name))
+
+
+def part_of(path: Path) -> Path:
+    """What `path` is called until it is finished.
+
+    >>> part_of(named("out.h5", "mito")).name
+    'out.h5.part'
+    """
+    return path.with_name(path.name + ".part")
+
+
+def missing(path: Path) -> DataError:
+    """The error that says that there is no file or folder; a run that was stopped may have left a part of it."""
+    part = part_of(path)
+    hint = f"{part.name} is there: resume the run that writes it" if part.exists() else ""
+    return DataError(f"{path.name!r} does not exist", where=str(path), hint=hint)
+
+
+def refuse_taken(target: Path, path: str) -> None:
+    """Refuse a path at which something stands, finished or not."""
+    if target.exists():
+        hint = "write to another path, or delete it"
+        if "{name}" not in path:
+            spot = target.with_name(f"{target.stem}.{{name}}{target.suffix}").name
+            hint += f"; several arrays need {{name}} in path, as in {spot!r}"
+        raise DataError(f"{target.name!r} exists", where=str(target), hint=hint)
+    part = part_of(target)
+    if part.exists():
+        hint = "resume that run, or delete the .part"
+        if "{name}" not in path:
+            hint += "; several arrays of one run need {name} in path"
+        raise DataError(f"{part.name!r} exists: another run or array is not finished", where=str(part), hint=hint)
+
+
+def hint_of_keys(wanted: str, keys: Sequence[str], most: int = 12) -> str:
+    """What to type instead of a key that is not there."""
+    if not keys:
+        return "there are no arrays in it"
+    near = [key for key in keys if wanted and wanted in key] or difflib.get_close_matches(wanted, keys, 1)
+    listed = ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
+    return f'key = "{near[0] if near else keys[0]}"; there are: {listed}'

@@ -1,0 +1,183 @@
+import math
+
+import pytest
+import torch
+from monai.networks.nets import UNet
+from pydantic import ValidationError
+
+from mitocore_rsunet.models import MonaiUNet, RSUNet
+
+SMALL = [
+    RSUNet(widths=(3, 4, 5, 6)),
+    RSUNet(widths=(3, 4, 5, 6), preset="anisotropic", outputs="bc"),
+    RSUNet(widths=(2, 4, 8), norm="instance"),
+    RSUNet(widths=(2, 4, 8), norm="group", groups=2, image_channels=("sem", "edx")),
+    MonaiUNet(widths=(4, 6, 8), strides=(2, 2)),
+    MonaiUNet(widths=(4, 6, 8), strides=((1, 2, 2), 2), kernel_size=(1, 3, 3), outputs="bc", act="elu", bias=False),
+    MonaiUNet(widths=(4, 6), strides=(3,), num_res_units=2, norm="instance", dropout=0, adn_ordering="NAD"),
+    MonaiUNet(widths=(4, 6), strides=(2,), norm="group", groups=2, image_channels=("sem", "edx")),
+]
+small = pytest.mark.parametrize("model", SMALL, ids=repr)
+
+
+def images(model, multiples=(2, 3, 2), batch=2, seed=0):
+    """Noise whose shape is so many times the divisor."""
+    shape = [n * d for n, d in zip(multiples, model.window().divisor, strict=True)]
+    return torch.randn(batch, len(model.channels()), *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def build(model, seed=0):
+    torch.manual_seed(seed)
+    return model.build()
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters"),
+    [(MonaiUNet(), 632_805), (RSUNet(), 3_436_001), (RSUNet(preset="anisotropic"), 3_264_577)],
+    ids=["monai_unet", "rsunet isotropic", "rsunet anisotropic"],
+)
+def test_the_defaults_have_this_many_parameters(model, parameters):
+    assert sum(weights.numel() for weights in model.build().parameters()) == parameters
+
+
+@small
+@pytest.mark.parametrize("training", [True, False])
+def test_heads_and_shapes_are_as_declared_for_windows_of_any_multiple_of_the_divisor(model, training):
+    net = build(model).train(training)
+    for multiples in [(2, 2, 2), (1, 3, 2)]:
+        x = images(model, multiples)
+        logits = net(x)
+        assert list(logits) == [head.name for head in model.heads()]
+        for head in model.heads():
+            assert logits[head.name].shape == (2, len(head.channels), *x.shape[2:])
+            assert logits[head.name].dtype == torch.float32
+            assert logits[head.name].isfinite().all()
+
+
+@small
+def test_a_batch_of_two_equals_two_of_one_in_evaluation(model):
+    net, x = build(model).eval(), images(model)
+    with torch.no_grad():
+        together, apart = net(x), [net(x[:1]), net(x[1:])]
+    for name, logits in together.items():
+        torch.testing.assert_close(logits, torch.cat([part[name] for part in apart]))
+
+
+@small
+def test_the_gradient_reaches_every_parameter(model):
+    net = build(model)
+    sum((logits * torch.randn_like(logits)).mean() for logits in net(images(model)).values()).backward()
+    missing = [name for name, weights in net.named_parameters() if weights.grad is None]
+    assert not missing
+    assert all(weights.grad.any() for name, weights in net.named_parameters() if name.endswith("weight"))
+
+
+@small
+def test_state_survives_a_round_trip_into_a_fresh_network(model):
+    net, fresh = build(model).eval(), build(model, seed=1).eval()
+    fresh.load_state_dict(net.state_dict())
+    for one, other in zip(net(images(model)).values(), fresh(images(model)).values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_weights_of_a_bare_monai_unet_with_catenas_settings_fit():
+    settings = {"channels": (28, 36, 48, 64, 80), "strides": (2, 2, 2, 2), "norm": "batch", "dropout": 0.1}
+    bare, model, x = UNet(3, 1, 1, **settings).eval(), MonaiUNet(), torch.randn(1, 1, 16, 16, 16)
+    net = model.build().eval()
+    net.load_state_dict(model.adapt(bare.state_dict()))
+    assert torch.equal(net(x)["foreground"], bare(x))
+    assert model.adapt(net.state_dict()).keys() == net.state_dict().keys()
+
+
+@pytest.mark.parametrize("preset", ["isotropic", "anisotropic"])
+def test_every_skip_joins_features_of_its_own_level(preset):
+    net = build(RSUNet(widths=(2, 3, 4, 5, 6), preset=preset)).net
+    left, joined = {}, {}
+    for level, block in enumerate(net.down):
+        block.register_forward_hook(lambda _, __, given, level=level: left.update({level: given}))
+    for level, up in enumerate(net.up):
+        up.block.register_forward_hook(lambda _, taken, __, level=level: joined.update({level: taken[0]}))
+    net(torch.randn(1, 1, 16, 16, 16))
+    assert sorted(joined) == [0, 1, 2]
+    for level, features in joined.items():
+        width = left[level].shape[1]
+        assert features.shape[1] == 2 * width
+        assert torch.equal(features[:, width:], left[level])
+
+
+@pytest.mark.parametrize("preset", ["isotropic", "anisotropic"])
+def test_an_image_shifted_by_the_coarsest_stride_gives_logits_shifted_as_much(preset):
+    """Centre crops of another level's features, a known defect of this network elsewhere, break this."""
+    model = RSUNet(widths=(2, 3, 4, 5), preset=preset)
+    net, stride = build(model).eval(), model.window().divisor[2]
+    x = torch.randn(1, 1, 8, 8, 160, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        logits, shifted = net(x)["foreground"], net(x.roll(stride, dims=4))["foreground"]
+    inside = slice(60, 100)  # sees nothing of the faces
+    torch.testing.assert_close(logits.roll(stride, dims=4)[..., inside], shifted[..., inside])
+    assert not torch.allclose(logits[..., inside], shifted[..., inside])
+
+
+def test_anisotropic_kernels_and_pools_stay_in_the_plane_at_full_resolution():
+    net = build(RSUNet(widths=(2, 3, 4, 5), preset="anisotropic")).net
+    x = torch.randn(1, 1, 4, 16, 16)
+    assert torch.equal(net.down[0](net.stem(x))[:, :, 1], net.down[0](net.stem(x.roll(1, dims=2)))[:, :, 2])
+    assert net.pool[0](x).shape == (1, 1, 4, 8, 8)
+    assert [tuple(up.up.stride) for up in net.up] == [(1, 2, 2), (2, 2, 2)]
+
+
+@pytest.mark.parametrize(
+    "model", [RSUNet(widths=(4, 4, 8), norm_momentum=0.1), MonaiUNet(widths=(4, 8), strides=(2,))], ids=repr
+)
+def test_a_small_network_learns_a_simple_crop(model):
+    net, x = build(model), images(model, (4, 4, 4), batch=1)
+    truth = (torch.nn.functional.avg_pool3d(x, 3, 1, 1) > 0).float()
+    optimiser = torch.optim.Adam(net.parameters(), 0.02)
+    losses = []
+    for _ in range(40):
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(net(x)["foreground"], truth)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_logits_of_a_fresh_network_are_of_moderate_size():
+    for model in (RSUNet(), RSUNet(preset="anisotropic"), MonaiUNet()):
+        logits = build(model)(torch.randn(1, 1, 32, 32, 32))["foreground"]
+        assert 0.05 < logits.std() < 5
+
+
+@pytest.mark.parametrize("model", [*SMALL, RSUNet(), MonaiUNet(), MonaiUNet(strides=(3, 2, 2, 5))], ids=repr)
+def test_the_default_window_fits_the_strides(model):
+    window = model.window()
+    assert all(size % divisor == 0 for size, divisor in zip(window.shape, window.divisor, strict=True))
+    assert not window.planar
+
+
+def test_the_divisor_is_the_product_of_strides():
+    assert RSUNet().window().divisor == (16, 16, 16)
+    assert RSUNet(preset="anisotropic").window().divisor == (8, 16, 16)
+    assert MonaiUNet(widths=(2, 3, 4), strides=((1, 2, 2), 3)).window().divisor == (3, 6, 6)
+    assert math.prod(MonaiUNet().strides) == 16
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        (MonaiUNet, {"strides": (2, 2)}, "write one stride fewer than widths"),
+        (MonaiUNet, {"kernel_size": 4}, "kernel 4 has an even size"),
+        (MonaiUNet, {"up_kernel_size": (1, 2, 3)}, r"kernel \(1, 2, 3\) has an even size"),
+        (MonaiUNet, {"norm": "group", "groups": 5}, "groups = 5 does not divide"),
+        (MonaiUNet, {"norm": "group", "groups": 2, "num_res_units": 1}, r"does not divide all features .* 1\]"),
+        (MonaiUNet, {"adn_ordering": "XY"}, "adn_ordering"),
+        (RSUNet, {"widths": (4, 8)}, "at least 3"),
+        (RSUNet, {"widths": (4, 6, 9), "norm": "group", "groups": 2}, "groups = 2 does not divide"),
+        (RSUNet, {"preset": "cubic"}, "isotropic"),
+        (RSUNet, {"image_channels": ()}, "at least 1"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(model, options, message):
+    with pytest.raises(ValidationError, match=message):
+        model(**options)

@@ -1,0 +1,98 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mitocore.blockwise.arrays import BlockFiles, Stored
+from mitocore.blockwise.executor import InProcess
+from mitocore.blockwise.lock import RunLock
+from mitocore.blockwise.scopes import local, stitched
+from mitocore.blockwise.workspace import Workspace
+from mitocore.geometry import Roi
+from mitocore.specs import VolumeSpec
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A source over an array (c, z, y, x)."""
+
+    values: np.ndarray
+
+    def read(self, roi: Roi) -> np.ndarray:
+        return self.values[(..., *roi.slices)]
+
+
+@contextmanager
+def working(folder, kind=Workspace, executor=None, **options) -> Iterator[Workspace]:
+    """A workspace that commits every item by itself unless told otherwise."""
+    executor = executor or InProcess()
+    with RunLock(folder) as lock:
+        try:
+            yield kind(folder, executor, lock, **{"every": 0.0, **options})
+        finally:
+            executor.close()
+
+
+@dataclass
+class Job:
+    """One step over one volume: what to run, and how to read what came out."""
+
+    component: Any
+    arrays: dict[str, np.ndarray]
+    given: dict[str, Any]
+    grid: Any
+    voxel_size: Any = None
+    digests: dict[str, str] = field(default_factory=lambda: {"early": "e", "late": "l"})
+    made: dict[str, BlockFiles] = field(default_factory=dict)
+
+    @property
+    def gives(self):
+        return self.component.gives(self.given)
+
+    @property
+    def volume(self) -> VolumeSpec:
+        shape = next(iter(self.arrays.values())).shape[1:]
+        return VolumeSpec(shape, "uint8", voxel_size=self.voxel_size)
+
+    @property
+    def inputs(self):
+        return {name: Memory(values) for name, values in self.arrays.items()}
+
+    def local(self, workspace) -> dict[str, np.ndarray]:
+        for name, spec in self.gives.items():
+            channels = len(spec.channels)
+            self.made[name] = BlockFiles(workspace.scratch(f"out.{name}"), self.grid, channels, spec.stored)
+        local(self.component, self.inputs, self.made, self.gives, self.grid, self.volume, workspace, name="step.d")
+        return self.results()
+
+    def stitched(self, workspace, **options) -> dict[str, np.ndarray]:
+        def make(array, dtype):
+            folder = workspace.scratch(f"out.{array}.{self.digests['late']}")
+            self.made[array] = BlockFiles(folder, self.grid, len(self.gives[array].channels), dtype)
+            return self.made[array]
+
+        options = {**self.digests, **options}
+        args = self.component, self.inputs, make, self.gives, self.grid, self.volume, workspace
+        self.count = stitched(*args, name="step", **options)
+        return self.results()
+
+    def results(self) -> dict[str, np.ndarray]:
+        return {name: Stored(self.made[name], spec).read(self.grid.region) for name, spec in self.gives.items()}
+
+
+@pytest.fixture
+def memory():
+    return Memory
+
+
+@pytest.fixture
+def at_work():
+    return working
+
+
+@pytest.fixture
+def job():
+    return Job

@@ -1,0 +1,285 @@
+"""Metrics against plain loops; the sum of the parts is the whole."""
+
+import json
+import math
+from functools import reduce
+from itertools import permutations
+from operator import add
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mitocore.builtin.contingency import ContingencyTable
+from mitocore.builtin.metrics import AdaptedRand, Dice, Instance, IoU, VariationOfInformation, Voxel
+from mitocore.errors import WiringError
+from mitocore.geometry import Roi
+from mitocore.interfaces import Block
+
+PARITY = Path(__file__).parents[3] / "shared" / "parity" / "connectomics"
+VOXELS, OBJECTS = (
+    [Voxel(), Voxel(thresholds=(0.3, 0.7)), Dice(), IoU()],
+    [
+        Instance(),
+        Instance(thresholds=(0.2, 0.5)),
+        AdaptedRand(),
+        VariationOfInformation(),
+    ],
+)
+
+
+def part(metric, predicted, truth, box=None):
+    whole = Roi.whole(truth.shape[1:])
+    return metric.partial(Block(box or whole, whole, {"predicted": predicted, "truth": truth}, whole))
+
+
+def scores(metric, predicted, truth):
+    return metric.total(part(metric, np.asarray(predicted)[None], np.asarray(truth)[None]))
+
+
+def example(metric, seed, shape=(5, 6, 7)):
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 5, shape).astype("u8")
+    if metric in VOXELS:
+        return rng.random(shape).astype("f4"), (truth > 2).astype("f4")
+    predicted = np.where(rng.random(shape) < 0.7, truth, rng.integers(0, 6, shape)).astype("u8")
+    return predicted, truth
+
+
+def ident(metric):
+    return repr(metric)
+
+
+@pytest.mark.parametrize("metric", VOXELS + OBJECTS, ids=ident)
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 999), cuts=st.tuples(*(st.integers(1, n) for n in (5, 6, 7))), order=st.randoms())
+def test_the_sum_of_any_parts_in_any_order_is_the_whole(metric, seed, cuts, order):
+    predicted, truth = (a[None] for a in example(metric, seed))
+    ranges = [[(a, min(a + c, n)) for a in range(0, n, c)] for c, n in zip(cuts, truth.shape[1:], strict=True)]
+    boxes = [Roi((z[0], y[0], x[0]), (z[1], y[1], x[1])) for z in ranges[0] for y in ranges[1] for x in ranges[2]]
+    order.shuffle(boxes)
+    total = reduce(add, (part(metric, predicted, truth, box) for box in boxes))
+    assert metric.total(total) == metric.total(part(metric, predicted, truth))
+
+
+@pytest.mark.parametrize("metric", OBJECTS, ids=ident)
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 999), ids=st.permutations(range(1, 7)))
+def test_numbers_of_objects_do_not_matter(metric, seed, ids):
+    predicted, truth = example(metric, seed)
+    renumber = np.array([0, *(10 ** np.array(ids))], "u8")
+    expected = scores(metric, predicted, truth)
+    for changed in (scores(metric, renumber[predicted], truth), scores(metric, predicted, renumber[truth])):
+        expected_now = {k: v for k, v in expected.items() if not k.startswith("ap")}
+        assert {k: changed[k] for k in expected_now} == pytest.approx(expected_now)
+
+
+@pytest.mark.parametrize("metric", VOXELS + OBJECTS, ids=ident)
+def test_a_perfect_prediction_has_the_best_scores(metric):
+    _, truth = example(metric, 0)
+    result = scores(metric, truth, truth)
+    for name, score in result.items():
+        if name not in ("predicted", "true"):
+            best = 0 if name in ("are", "voi", "split", "merge") else 1
+            assert score == pytest.approx(best, abs=1e-12), name
+
+
+@pytest.mark.parametrize("metric", VOXELS + OBJECTS, ids=ident)
+def test_nothing_found_where_nothing_is_is_perfect_and_finite(metric):
+    empty = np.zeros((2, 3, 4), "f4" if metric in VOXELS else "u8")
+    found = empty + np.asarray(1, empty.dtype)
+    for name, score in scores(metric, empty, empty).items():
+        assert score == (0 if name in ("are", "voi", "split", "merge", "predicted", "true") else 1), name
+    for pair in ((found, empty), (empty, found)):
+        assert all(math.isfinite(v) and v >= 0 for v in scores(metric, *pair).values())
+
+
+@pytest.mark.parametrize("metric", VOXELS + OBJECTS, ids=ident)
+def test_voxels_to_ignore_are_left_out(metric):
+    predicted, truth = example(metric, 3)
+    hidden = np.zeros(truth.shape, bool)
+    hidden[:, 2:4] = True
+    spoiled = np.where(hidden, np.nan, truth) if metric in VOXELS else np.where(hidden, np.iinfo("u8").max, truth)
+    keep = [0, 1, 4, 5]
+    assert scores(metric, predicted, spoiled) == scores(metric, predicted[:, keep], truth[:, keep])
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5])
+def test_voxel_scores_equal_a_plain_loop(threshold):
+    rng = np.random.default_rng(0)
+    predicted = np.round(rng.random((3, 4, 5)), 1).astype("f4")  # some exactly at the threshold
+    truth = rng.integers(0, 3, predicted.shape).astype("u2")
+    tp = fp = fn = 0
+    for p, t in zip(predicted.ravel(), truth.ravel(), strict=True):
+        tp, fp, fn = tp + (p > threshold and t > 0), fp + (p > threshold and t == 0), fn + (p <= threshold and t > 0)
+    result = scores(Voxel(thresholds=(threshold,)), predicted, truth)
+    assert list(result) == ["iou", "dice", "precision", "recall"]
+    expected = (tp / (tp + fp + fn), 2 * tp / (2 * tp + fp + fn), tp / (tp + fp), tp / (tp + fn))
+    assert tuple(result.values()) == pytest.approx(expected)
+    assert scores(Dice(thresholds=(threshold,)), predicted, truth) == {"dice": result["dice"]}
+    assert scores(IoU(thresholds=(threshold,)), predicted, truth) == {"iou": result["iou"]}
+
+
+def test_several_thresholds_are_told_apart_by_name():
+    predicted, truth = np.array([[[0.4, 0.8]]], "f4"), np.array([[[1, 1]]], "u1")
+    result = scores(Voxel(thresholds=(0.3, 0.5)), predicted, truth)
+    assert (result["recall_30"], result["recall_50"]) == (1, 0.5)
+
+
+def test_masks_and_classes_count_where_they_are_not_zero():
+    truth = np.array([[[0, 1, 2, 0]]], "u2")
+    for predicted in (truth > 0, truth):
+        assert scores(IoU(), predicted, truth) == {"iou": 1}
+
+
+def test_channels_are_averaged_and_must_be_equally_many():
+    predicted, truth = np.ones((2, 1, 1, 2), "f4"), np.array([[[[1, 1]]], [[[1, 0]]]], "f4")
+    assert IoU().total(part(IoU(), predicted, truth)) == {"iou": 0.75}
+    with pytest.raises(WiringError, match="2 channels .* 1"):
+        part(IoU(), predicted, truth[:1])
+
+
+def test_only_the_written_part_of_a_block_counts():
+    predicted = np.ones((1, 1, 1, 4), "f4")
+    box, whole = Roi((0, 0, 1), (1, 1, 3)), Roi((0, 0, 0), (1, 1, 4))
+    block = Block(box, whole, {"predicted": predicted, "truth": predicted}, whole)
+    assert Voxel().partial(block).tolist() == [[[2], [2], [2]]]
+
+
+def best_matching(iou, threshold):
+    """All assignments, tried one by one: most matches, then largest sum of IoU."""
+    rows, columns = iou.shape
+    if rows > columns:
+        return best_matching(iou.T, threshold)
+    best = (0, 0.0)
+    for chosen in permutations(range(columns), rows):
+        good = [iou[r, c] for r, c in enumerate(chosen) if iou[r, c] >= threshold]
+        best = max(best, (len(good), math.fsum(good)))
+    return best
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.25, 0.5, 0.75])
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 9999))
+def test_instance_scores_equal_a_search_over_all_matchings(threshold, seed):
+    rng = np.random.default_rng(seed)
+    truth = np.repeat(rng.integers(0, 5, (1, 1, 12)), 3, axis=2)
+    predicted = np.roll(truth, int(rng.integers(-2, 3)), axis=2)
+    predicted = np.where(rng.random(truth.shape) < 0.8, predicted, rng.integers(0, 6, truth.shape))
+    true_ids, ids = (sorted(set(a.ravel().tolist()) - {0}) for a in (truth, predicted))
+    iou = np.array(
+        [
+            [np.sum((predicted == p) & (truth == t)) / np.sum((predicted == p) | (truth == t)) for t in true_ids]
+            for p in ids
+        ]
+    ).reshape(len(ids), len(true_ids))
+    tp, quality = best_matching(iou, threshold)
+    both = len(ids) + len(true_ids)
+    result = scores(Instance(thresholds=(threshold,)), predicted.astype("u8"), truth.astype("u8"))
+    name = f"{100 * threshold:g}"
+    assert result["predicted"] == len(ids)
+    assert result["true"] == len(true_ids)
+    if ids and true_ids:
+        assert result[f"precision_{name}"] == pytest.approx(tp / len(ids))
+        assert result[f"recall_{name}"] == pytest.approx(tp / len(true_ids))
+        assert result[f"f1_{name}"] == pytest.approx(2 * tp / both)
+        assert result[f"accuracy_{name}"] == pytest.approx(tp / (both - tp))
+        assert result[f"pq_{name}"] == pytest.approx(2 * quality / both)
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 9999))
+def test_average_precision_equals_a_plain_loop(seed):
+    rng = np.random.default_rng(seed)
+    truth = np.repeat(rng.integers(0, 9, 30), rng.integers(1, 6, 30))
+    predicted = np.where(rng.random(truth.shape) < 0.8, truth, rng.integers(0, 12, truth.shape))
+    ids, true_ids = (sorted(set(a.tolist()) - {0}) for a in (predicted, truth))
+    order = sorted(ids, key=lambda p: (-np.sum(predicted == p), p))
+    taken, hits = set(), []
+    for p in order:
+        overlaps = [
+            (np.sum((predicted == p) & (truth == t)) / np.sum((predicted == p) | (truth == t)), -t) for t in true_ids
+        ]
+        iou, t = max(overlaps)
+        hits.append(iou >= 0.5 and t not in taken)
+        taken |= {t} if iou >= 0.5 else set()
+    curve = [(sum(hits[: k + 1]) / len(true_ids), sum(hits[: k + 1]) / (k + 1)) for k in range(len(hits))]
+    recalls = np.linspace(0, 1, 101)
+    expected = np.mean([max([p for r, p in curve if r >= recall], default=0.0) for recall in recalls])
+    result = scores(Instance(), predicted[None, None].astype("u8"), truth[None, None].astype("u8"))
+    assert result["ap_50"] == pytest.approx(expected)
+
+
+def test_a_prediction_that_swallows_two_objects_matches_one_at_most():
+    truth = np.array([[[1, 1, 2, 2]]], "u8")
+    result = scores(Instance(), np.ones_like(truth), truth)
+    assert (result["precision_50"], result["recall_50"], result["f1_75"]) == (1, 0.5, 0)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 9999))
+def test_adapted_rand_and_voi_equal_plain_loops(seed):
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 4, 60)
+    predicted = np.where(rng.random(60) < 0.6, truth, rng.integers(0, 4, 60))
+    inside = [(p, t) for p, t in zip(predicted.tolist(), truth.tolist(), strict=True) if t]
+    count = {pair: inside.count(pair) for pair in inside}
+    missed = sum(p == 0 for p, _ in inside) / 60
+    both = sum(n * n for (p, _), n in count.items() if p) + missed
+    rows = sum(sum(n for (q, _), n in count.items() if q == p) ** 2 for p in range(1, 4)) + missed
+    columns = sum(sum(n for (_, u), n in count.items() if u == t) ** 2 for t in range(1, 4))
+    precision, recall = both / rows, both / columns
+    arrays = predicted[None, None].astype("u8"), truth[None, None].astype("u8")
+    expected = {"are": 1 - 2 * precision * recall / (precision + recall), "precision": precision, "recall": recall}
+    assert scores(AdaptedRand(), *arrays) == pytest.approx(expected)
+    split = merge = 0.0
+    for (p, t), n in count.items():
+        split -= n / len(inside) * math.log2(n / sum(m for (_, u), m in count.items() if u == t))
+        merge -= n / len(inside) * math.log2(n / sum(m for (q, _), m in count.items() if q == p))
+    assert scores(VariationOfInformation(), *arrays) == pytest.approx(
+        {"voi": split + merge, "split": split, "merge": merge}, abs=1e-9
+    )
+
+
+def test_ids_beyond_32_bits_stay_apart():
+    big = np.array([[[2**40, 2**40 + 1, 2**53 + 1, 2**53]]], "u8")
+    table = ContingencyTable.of(big, big)
+    assert len(table.voxels) == 4
+    assert scores(Instance(), big, big)["f1_75"] == 1
+
+
+@pytest.mark.skipif(not PARITY.exists(), reason="needs ../shared/parity")
+@pytest.mark.parametrize("name", ["ws", "cc"])
+def test_scores_equal_those_of_the_reference_implementations(name):
+    data = np.load(PARITY / "evaluation_inputs_iso.npz")
+    expected = json.loads((PARITY / "evaluation_expected_iso.json").read_text())
+    predicted, truth = data[f"iso_seg_{name}"], data["iso_gt"]
+    close = {"abs": 1e-6}
+    rand = scores(AdaptedRand(), predicted, truth)
+    assert list(rand.values()) == pytest.approx(expected[f"iso.{name}.adapted_rand"], **close)
+    voi = scores(VariationOfInformation(), predicted, truth)
+    assert [voi["split"], voi["merge"]] == pytest.approx(expected[f"iso.{name}.voi_split_merge"], **close)
+    ap = scores(Instance(thresholds=tuple(t / 100 for t in range(50, 100, 5))), predicted, truth)
+    mean = np.mean([score for key, score in ap.items() if key.startswith("ap_")])
+    stats = expected[f"iso.{name}.ap3d.score=size.ranges=default_5e3_1.5e4"]["stats"]
+    assert [mean, ap["ap_50"], ap["ap_75"]] == pytest.approx(stats[:3], **close)
+    crop = (slice(8, 24), slice(20, 84), slice(20, 84))
+    result = scores(Instance(), predicted[crop], truth[crop])
+    for threshold in ("0.5", "0.75"):
+        row = expected[f"iso.{name}.instance_matching.iou.{threshold} (crop [8:24,20:84,20:84])"]
+        suffix = f"_{100 * float(threshold):g}"
+        for ours, theirs in (("f1", "f1"), ("accuracy", "accuracy"), ("pq", "panoptic_quality"), ("recall", "recall")):
+            assert result[ours + suffix] == pytest.approx(row[theirs], **close)
+
+
+@pytest.mark.skipif(not PARITY.exists(), reason="needs ../shared/parity")
+def test_voxel_scores_equal_those_of_pytorch_connectomics():
+    data = np.load(PARITY / "inputs_iso.npz")
+    expected = json.loads((PARITY / "evaluation_expected_iso.json").read_text())["iso.jaccard"]
+    predicted, truth = data["pred_uint8"][0] / 255.0, data["labels"]
+    result = scores(Voxel(thresholds=tuple(expected["thres"])), predicted, truth)
+    for threshold, (iou, _, precision, recall) in zip(expected["thres"], expected["scores"], strict=True):
+        got = [result[f"{name}_{100 * threshold:g}"] for name in ("iou", "precision", "recall")]
+        assert got == pytest.approx([iou, precision, recall], abs=1e-6)
