@@ -6,7 +6,6 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,8 @@ import numpy as np
 
 from mitocore import weights
 from mitocore.blockwise import passes, scopes
-from mitocore.blockwise.arrays import BlockFiles, Computed, Opened, Selected, Sink, Source, Stored, VolumeSink, pack
+from mitocore.blockwise.arrays import BlockFiles, Computed, Opened, Selected, Sink, Source, Stored, VolumeSink
 from mitocore.blockwise.grid import BlockGrid
-from mitocore.blockwise.tiles import TileLattice
 from mitocore.blockwise.workspace import Workspace
 from mitocore.errors import DataError, PluginError, RunError
 from mitocore.geometry import Roi, Shape, as_shape
@@ -243,62 +241,18 @@ class Execution:
         return writer.create(saved.name, spec, resume=saved.name in self.schedule.setdefault("outputs", []))
 
     def _model(self, step: PlannedStep) -> dict[str, Any]:
-        from mitocore.learn import checkpoint, predict
-        from mitocore.learn.device import chosen
+        from mitocore.learn.modelstep import ModelStep
 
-        config = step.config
-        if config is None or config.weights is None or config.header is None or step.window is None:
-            raise RunError(f"{step.name!r} was planned without its weights")
-        run = self.plan.config.run
-        device = chosen(run.devices)
-        precision = predict.precision_of(config.predict.precision, device)
-        asked = config.predict.batch
-        batch = self._scheduled(step.name, "batch", asked if asked != "auto" else predict.batch_of(device))
-        lattice = TileLattice(self.spec.shape, step.window)
-        heads = (
-            [head for head in step.component.heads() if not head.auxiliary] if isinstance(step.component, Model) else []
-        )
-        rows = self._scheduled(step.name, "rows", _rows(lattice, sum(len(h.channels) for h in heads), self.plan.memory))
-        strip = min(rows * lattice.stride[1], self.spec.shape[1])
-        block = as_shape(
-            (lattice.stride[0], strip if rows < len(lattice.starts[1]) else self.spec.shape[1], self.spec.shape[2])
-        )
-        grid = BlockGrid(Roi.whole(self.spec.shape), block)
+        digest, run = self.digests[step.name], self.plan.config.run
+        work = ModelStep(step, self.spec, f"{step.name}.{digest}", run.devices, self.plan.memory)
+        own = self.schedule.setdefault(f"{step.name}.{digest}", {})
+        work.schedule(own)
         files = {
-            h.name: self._files(step.name, h.name, grid, len(h.channels), step.gives[h.name].stored) for h in heads
+            head: self._files(step.name, head, work.grid, len(spec.channels), spec.stored)
+            for head, spec in step.gives.items()
         }
-        for head, stored in files.items():
-            self.sources[f"{step.name}.{head}"] = Stored(stored, step.gives[head])
-        boxes = predict.slab_boxes(lattice, rows)
-        info = {"device": device, "precision": precision, "batch": batch, "tiles": len(lattice)}
-        with self.workspace.journal(f"{step.name}.{self.digests[step.name]}") as journal:
-            finished = len(journal.tables)
-            ranges = _Ranges(journal.tables)
-            if finished < len(boxes):
-                network = checkpoint.load_network(config.header, config.weights, self.registry).to(device).eval()
-                image = self._normalised(step)
-                settings = predict.Inference(device, precision, batch, config.header.temperature, rows)
-                counter = _Tiles(self.workspace, step.name, len(lattice), len(lattice) * finished // len(boxes))
-                walk = predict.slabs(
-                    network, tuple(heads), image.read, lattice, settings, finished=finished,
-                    seams=self.workspace.scratch(f"{step.name}.seams.{self.digests[step.name]}"), computed=counter,
-                )  # fmt: skip
-
-                def store(slab: predict.Slab) -> None:
-                    for block in grid.meeting(slab.roi):
-                        box = grid.box(block).clip(slab.roi)
-                        part = (slice(None), *box.within(slab.roi))
-                        for name, values in slab.heads.items():
-                            files[name].write(block, box, pack(values[part], step.gives[name]))
-                    self.workspace.lock.hold()
-                    for stored in files.values():
-                        stored.sync()
-                    journal.commit({slab.number: ranges.table(slab.heads)})
-
-                self._stored_in_order(walk, store)
-                counter.finish()
-        self.workspace.discard(f"{step.name}.seams.{self.digests[step.name]}")
-        return {**info, "range": ranges.named([h.name for h in heads], step.name)}
+        self.sources |= {f"{step.name}.{head}": Stored(stored, step.gives[head]) for head, stored in files.items()}
+        return work.run(lambda: self._normalised(step), files, self.workspace, self.registry)
 
     def _normalised(self, step: PlannedStep) -> Source:
         if step.normalizer is None:
@@ -306,20 +260,6 @@ class Execution:
         whole, name = Roi.whole(self.spec.shape), f"normalised.{_short(step.normalizer.digest() + repr(self.stats))}"
         block = as_shape(min(b, n) for b, n in zip(self.plan.config.run.block, whole.shape, strict=True))
         return passes.prepared(step.normalizer, self.stats, self.volume, whole, block, self.workspace, name=name)
-
-    def _stored_in_order(self, walk: Any, store: Any) -> None:
-        """Settle, write and commit each slab while the next is computed."""
-        with ThreadPoolExecutor(1, thread_name_prefix="write-behind") as pool:
-            behind: Future[None] | None = None
-            for slab in walk:
-                if behind is not None:
-                    behind.result()
-                behind = pool.submit(store, slab)
-                if self.workspace.cancelled():
-                    behind.result()
-                    raise KeyboardInterrupt
-            if behind is not None:
-                behind.result()
 
     def _export(self) -> None:
         """Copy what was not written in place, then make every output final."""
@@ -379,45 +319,6 @@ class Execution:
                 self.workspace.forget(journal)
             for array in step.gives:
                 self.workspace.discard(f"{step.name}.{array}.{digest}")
-
-
-class _Tiles:
-    """Counts tiles for the progress of a model step."""
-
-    def __init__(self, workspace: Workspace, step: str, total: int, done: int) -> None:
-        self.workspace, self.label, self.total, self.done = workspace, f"{step}: tiles", total, done
-        workspace.progress(self.label, done, total)
-
-    def __call__(self, tiles: int) -> None:
-        self.done = min(self.done + tiles, self.total)
-        self.workspace.progress(self.label, self.done, self.total)
-
-    def finish(self) -> None:
-        self.workspace.progress(self.label, self.total, self.total)
-
-
-class _Ranges:
-    """Lowest and highest value of every head, kept in the journal beside the slabs."""
-
-    def __init__(self, tables: Mapping[int, Any]) -> None:
-        self.tables = tables
-
-    def table(self, heads: Mapping[str, Any]) -> Any:
-        return np.array([[values.min(), values.max()] for values in heads.values()], "f4")
-
-    def named(self, heads: list[str], step: str) -> dict[str, list[float]]:
-        if not self.tables:
-            return {}
-        all_of = np.stack(list(self.tables.values()))
-        low, high = all_of[:, :, 0].min(axis=0), all_of[:, :, 1].max(axis=0)
-        return {f"{step}.{head}": [round(float(low[i]), 4), round(float(high[i]), 4)] for i, head in enumerate(heads)}
-
-
-def _rows(lattice: TileLattice, channels: int, memory: int) -> int:
-    """Rows of tiles whose sums fit half of the memory; at least one."""
-    depth = lattice.output[0] + lattice.stride[0]
-    row = 2 * channels * depth * lattice.output[1] * max(lattice.volume[2], lattice.output[2]) * 4
-    return max(1, min(len(lattice.starts[1]), memory // 2 // row))
 
 
 def _aligned(grid: BlockGrid, chunks: Shape | None) -> bool:

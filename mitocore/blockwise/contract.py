@@ -71,6 +71,20 @@ def labels(who: str, ids: NDArray[Any], shape: Shape) -> None:
         raise ContractError(f"label of {who} returned id {largest} in a block of {ids.size} voxels", hint=_DENSE)
 
 
+def rows(who: str, own: list[tuple[str, str]]) -> np.dtype[Any]:
+    """The table of objects: the engine's columns and the author's `own`.
+
+    Raises
+    ------
+    ContractError
+        If two have one name.
+    """
+    names = [name for name, _ in (*OBJECT, *own)]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ContractError(f"columns of {who} name {twice[0]!r} twice", hint="'first' and 'size' are the engine's")
+    return np.dtype(OBJECT + own)
+
+
 def columns(who: str, sizes: NDArray[Any], table: NDArray[Any] | None, own: list[tuple[str, str]]) -> None:
     """Check that the objects of a block are numbered 1..n and that each has a row of the author's columns.
 
@@ -82,12 +96,10 @@ def columns(who: str, sizes: NDArray[Any], table: NDArray[Any] | None, own: list
     if not sizes.all():
         problem = f"label of {who} left out id {int(np.argmin(sizes)) + 1} of 1..{len(sizes)}"
         raise ContractError(problem, hint=_DENSE)
-    rows, dtype = (0, np.dtype([])) if table is None else (len(table), table.dtype)
-    if (own or table is not None) and (rows, dtype) != (len(sizes), np.dtype(own)):
-        problem = f"label of {who} returned {rows} rows of {dtype} for {len(sizes)} objects"
+    length, dtype = (0, np.dtype([])) if table is None else (len(table), table.dtype)
+    if (own or table is not None) and (length, dtype) != (len(sizes), np.dtype(own)):
+        problem = f"label of {who} returned {length} rows of {dtype} for {len(sizes)} objects"
         raise ContractError(problem, hint=f"return one row per object, dtype {own}")
-    if {name for name, _ in own} & {name for name, _ in OBJECT}:
-        raise ContractError(f"columns of {who} hide 'first' or 'size'", hint="rename the column")
 
 
 def links(who: str, found: NDArray[Any], count: int) -> None:

@@ -37,9 +37,9 @@ def fit(normalizer: Normalizer, volume: Volume) -> Stats:
 def sampled(spec: VolumeSpec, enough: int = ENOUGH) -> list[Roi]:
     """The boxes `fit` reads: a function of shape and chunks alone, aligned to the chunks.
 
-    >>> spec = VolumeSpec((64, 64, 64), "uint8", chunks=(16, 64, 64))
-    >>> len(sampled(spec)), [box.start[0] for box in sampled(spec, enough=2**18 // 2)]
-    (1, [0])
+    >>> spec = VolumeSpec((4096, 512, 512), "uint8", chunks=(64, 512, 512))
+    >>> len(sampled(spec)), len(sampled(spec, enough=2**28))
+    (64, 16)
     """
     lattice = BlockGrid(Roi.whole(spec.shape), _grown(spec.chunks or (1, 1, spec.shape[2]), spec.shape, _BOX))
     strides = [1, 1, 1]

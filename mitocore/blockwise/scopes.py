@@ -11,7 +11,7 @@ from mitocore.blockwise.grid import BlockGrid
 from mitocore.blockwise.work import Label, Link, Process, Provisional, Reads, Relabel
 from mitocore.blockwise.workspace import Workspace
 from mitocore.geometry import Roi
-from mitocore.interfaces import OBJECT, LocalPostProcessor, StitchedPostProcessor
+from mitocore.interfaces import LocalPostProcessor, StitchedPostProcessor
 from mitocore.specs import ArraySpec, Kind, VolumeSpec
 from mitocore.stitch import LINK, merged
 
@@ -96,6 +96,7 @@ def stitched(
         If a block keeps failing, or another driver took over the run folder.
     """
     who, region, blocks = contract.name_of(component, plugin), grid.region, range(len(grid))
+    rows = contract.rows(who, component.columns())
     label, link = f"{name}.label.{early}", f"{name}.link.{early}"
     resolved, relabel = f"{name}.final.{late}", f"{name}.relabel.{late}"
     final = workspace.table(resolved)
@@ -104,12 +105,12 @@ def stitched(
     ids = BlockFiles(workspace.scratch(f"{name}.ids.{early}"), grid, 1, "uint32")
     reads = Reads({key: inputs[key] for key in component.rereads()}, region, volume.voxel_size)
     if not ended:
-        first = Label(component, Reads(inputs, region, volume.voxel_size), ids, volume.shape, who)
+        first = Label(component, Reads(inputs, region, volume.voxel_size), ids, volume.shape, rows, who)
         found = workspace.run(label, f"{name}: label", first, blocks, sinks=[ids])
-        provisional = Provisional(ids, tuple(accumulate((len(rows) for rows in found.values()), initial=0)))
+        provisional = Provisional(ids, tuple(accumulate((len(table) for table in found.values()), initial=0)))
     if final is None:
         pairs = workspace.run(link, f"{name}: link", Link(component, reads, provisional, who), blocks)
-        objects = np.concatenate([np.zeros(0, OBJECT + component.columns()), *found.values()])
+        objects = np.concatenate([np.zeros(0, rows), *found.values()])
         final = component.resolve(objects, merged(np.concatenate([np.zeros(0, LINK), *pairs.values()])))
         contract.final(who, final, len(objects))
         workspace.save(resolved, final)

@@ -12,7 +12,7 @@ from mitocore.blockwise.arrays import BlockFiles, Sink, Source, pack
 from mitocore.blockwise.grid import BlockGrid
 from mitocore.errors import ContractError
 from mitocore.geometry import Roi, Shape, VoxelSize, as_shape
-from mitocore.interfaces import OBJECT, Block, LocalPostProcessor, StitchedPostProcessor
+from mitocore.interfaces import Block, LocalPostProcessor, StitchedPostProcessor
 from mitocore.specs import ArraySpec, Kind
 from mitocore.stitch import LINK, faces
 
@@ -64,6 +64,7 @@ class Label:
     reads: Reads
     ids: BlockFiles
     volume: Shape
+    rows: np.dtype[Any]
     who: str
 
     def __call__(self, number: int) -> NDArray[Any]:
@@ -73,7 +74,7 @@ class Label:
         ids, columns = self.component.label(block)
         contract.labels(self.who, ids, write.shape)
         own = self.component.columns()
-        objects = np.zeros(int(ids.max(initial=0)), OBJECT + own)
+        objects = np.zeros(int(ids.max(initial=0)), self.rows)
         objects["first"], objects["size"] = first_and_size(ids, write.start, self.volume)
         contract.columns(self.who, objects["size"], columns, own)
         if columns is not None:

@@ -20,6 +20,7 @@ _LENGTH = (200.0, 1200.0)
 _DENSITY = 0.16  # share of the volume that mitochondria are tried to fill
 _TOUCHING = 0.5  # share of the mitochondria that get a neighbour of their own
 _SPACE = 24.0  # between mitochondria that do not touch
+_PATIENCE = 800  # failures in a row after which a volume counts as full
 _TILE: Shape = (16, 32, 32)
 
 
@@ -151,11 +152,12 @@ class _Tissue:
     def _tubes(self) -> list[_Tube]:
         tubes: list[_Tube] = []
         wanted = _DENSITY * float(np.prod(self.extent))
-        for _ in range(4000):
-            if wanted <= 0:
-                break
+        failures = 0
+        while wanted > 0 and failures < _PATIENCE:
+            failures += 1
             tube = self._tube(self.rng.uniform(*_LENGTH), self.rng.uniform(-0.1, 1.1, 3) * self.extent)
             if self._placeable(tube) and all(tube.distance(t) > _SPACE for t in tubes):
+                failures = 0
                 tubes.append(tube)
                 wanted -= self._volume(tube)
                 if self.rng.random() < _TOUCHING and (partner := self._partner(tube, tubes)):

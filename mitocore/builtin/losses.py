@@ -87,7 +87,8 @@ def _bce(pos_weight: float) -> "Compared":
         logits, weight = logits.float(), weight.float().expand_as(target)
         positive = torch.tensor(pos_weight, device=logits.device)
         total = binary_cross_entropy_with_logits(logits, target, weight, reduction="sum", pos_weight=positive)
-        return total / weight.sum().clamp(min=torch.finfo(torch.float32).tiny)
+        mass = weight.sum()
+        return total / torch.where(mass > 0, mass, 1)
 
     return compared
 

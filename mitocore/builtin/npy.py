@@ -39,7 +39,8 @@ class NpyWriter(Writer):
                 part.parent.mkdir(parents=True, exist_ok=True)
                 _reserve(part, shape, np.dtype(spec.dtype))
             except OSError as error:
-                part.unlink(missing_ok=True)
+                if part.is_file():
+                    part.unlink()
                 problem = f"'{part}' cannot be written: {error.strerror}"
                 raise ResourceError(problem, hint="choose a writable folder with enough space") from error
         volume = self.open(name)

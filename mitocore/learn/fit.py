@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,6 +36,7 @@ from mitocore.learn.checkpoint import fill, load_weights, save_weights, update_h
 from mitocore.learn.data import Crops, Prepared, TrainingData, build_index
 from mitocore.learn.module import Learner
 from mitocore.learn.validation import Interrupted, Validation
+from mitocore.registry import API_GROUP
 from mitocore.training import TrainingPlan
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
@@ -394,9 +395,10 @@ def _log(trainer: Trainer, numbers: Mapping[str, float], step: int) -> None:
 
 
 def _versions(plan: TrainingPlan) -> dict[str, str]:
-    package = type(plan.model).__module__.partition(".")[0]
-    names: Sequence[str] = importlib.metadata.packages_distributions().get(package, [])
-    found = {name: importlib.metadata.version(name) for name in names}
+    """Of all that the weights depend on: core, torch and the distribution of the model's plugin."""
+    plugin = plan.component.partition("/")[0]
+    dists = [point.dist for point in importlib.metadata.entry_points(group=API_GROUP, name=plugin) if point.dist]
+    found = {dist.name: dist.version for dist in dists}
     return {"mitocore": mitocore.__version__, "torch": torch.__version__, **found}
 
 

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -83,16 +84,24 @@ class Job:
         return {name: Stored(self.made[name], spec).read(self.grid.region) for name, spec in self.gives.items()}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def no_power_is_lost():
+    """A process that dies does not lose what it wrote: tests of thousands of commits need not wait for the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="session")
 def memory():
     return Memory
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def at_work():
     return working
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def job():
     return Job

@@ -137,7 +137,7 @@ def test_masks_and_classes_count_where_they_are_not_zero():
 def test_channels_are_averaged_and_must_be_equally_many():
     predicted, truth = np.ones((2, 1, 1, 2), "f4"), np.array([[[[1, 1]]], [[[1, 0]]]], "f4")
     assert IoU().total(part(IoU(), predicted, truth)) == {"iou": 0.75}
-    with pytest.raises(WiringError, match="2 channels .* 1"):
+    with pytest.raises(WiringError, match=r"2 channels .* 1"):
         part(IoU(), predicted, truth[:1])
 
 

@@ -14,6 +14,14 @@ from mitocore.training import TrainingPlan, plan_training
 sys.path.insert(0, str(Path(__file__).parent))  # spawned workers inherit it and find tiny_net
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tiny networks are slower on several threads."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def registry() -> Registry:
     registry = Registry()

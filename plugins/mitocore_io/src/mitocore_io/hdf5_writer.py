@@ -53,11 +53,7 @@ class Hdf5Writer(Writer):
             self._create(target, key, spec)
             there = part
         volume = WritableHdf5(there, target, key)
-        try:
-            targets.check_same(volume.spec, spec, f"{there}::{key}")
-        except DataError:
-            volume.close()
-            raise
+        targets.check_same(volume, spec, f"{there}::{key}")
         return volume
 
     def open(self, name: str) -> WritableVolume:

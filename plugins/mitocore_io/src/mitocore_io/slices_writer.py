@@ -41,7 +41,7 @@ class SlicesWriter(Writer):
             noted = {"shape": spec.shape, "dtype": spec.dtype, **attributes.attributes(spec)}
             _replace(part / NOTE, json.dumps(noted, indent=1).encode())
         volume = self.open(name)
-        targets.check_same(volume.spec, spec, str(target))
+        targets.check_same(volume, spec, str(target))
         return volume
 
     def open(self, name: str) -> WritableVolume:

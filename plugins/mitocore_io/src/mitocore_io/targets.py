@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from mitocore import DataError, VolumeSpec
+from mitocore import DataError, VolumeSpec, WritableVolume
 
 
 def check_dtype(spec: VolumeSpec, dtypes: Collection[str], format: str, where: str) -> None:  # noqa: A002 - the word
@@ -13,9 +13,11 @@ def check_dtype(spec: VolumeSpec, dtypes: Collection[str], format: str, where: s
         raise DataError(f"{format} does not hold {spec.dtype}; it holds {', '.join(dtypes)}", where=where)
 
 
-def check_same(found: VolumeSpec, wanted: VolumeSpec, where: str) -> None:
-    """Refuse to go on with an array that another run laid out differently."""
+def check_same(volume: WritableVolume, wanted: VolumeSpec, where: str) -> None:
+    """Refuse, and close, an array that another run laid out differently."""
+    found = volume.spec
     if (found.shape, found.dtype, len(found.channels)) != (wanted.shape, wanted.dtype, len(wanted.channels)):
+        volume.close()
         problem = f"what is there is {_layout(found)}, not {_layout(wanted)}"
         raise DataError(problem, where=where, hint="delete it, or write to another path")
 

@@ -33,7 +33,7 @@ class TiffWriter(Writer):
         if not target.exists() and not _is_laid_out(part):
             _lay_out(part, spec)
         volume = self.open(name)
-        targets.check_same(volume.spec, spec, str(target))
+        targets.check_same(volume, spec, str(target))
         return volume
 
     def open(self, name: str) -> WritableVolume:

@@ -52,7 +52,7 @@ class ZarrWriter(Writer):
         if not is_array(self._array(node)):
             self._create(node, spec)
         volume = self._open(node, name)
-        targets.check_same(volume.spec, spec, str(node))
+        targets.check_same(volume, spec, str(node))
         return volume
 
     def open(self, name: str) -> WritableVolume:

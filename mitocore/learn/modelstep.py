@@ -1,0 +1,164 @@
+"""The model step of a run: slabs are settled, written and committed while the next ones are computed."""
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mitocore.blockwise.arrays import BlockFiles, Source, pack
+from mitocore.blockwise.grid import BlockGrid
+from mitocore.blockwise.journal import Journal
+from mitocore.blockwise.tiles import TileLattice
+from mitocore.blockwise.workspace import Workspace
+from mitocore.errors import ContractError
+from mitocore.geometry import Roi
+from mitocore.interfaces import Model
+from mitocore.learn import checkpoint
+from mitocore.learn.device import chosen
+from mitocore.learn.predict import Inference, Slab, batch_of, precision_of, slab_boxes, slabs
+from mitocore.pipeline import PlannedStep
+from mitocore.registry import Registry
+from mitocore.specs import VolumeSpec
+
+
+class ModelStep:
+    """A planned model step, ready to run over a volume.
+
+    Parameters
+    ----------
+    name
+        Of its journal: step and result digest.
+    memory
+        Bytes the run may use; half of it may hold the sums of a strip.
+    """
+
+    def __init__(self, step: PlannedStep, volume: VolumeSpec, name: str, devices: str, memory: int) -> None:
+        if step.config is None or step.config.weights is None or step.config.header is None or step.window is None:
+            raise ContractError(f"{step.name!r} was planned without its weights")
+        if not isinstance(step.component, Model):
+            raise ContractError(f"{step.qualified} is not a model")
+        self.step, self.name, self.volume = step, name, volume
+        self.header, self.weights, self.predict = step.config.header, step.config.weights, step.config.predict
+        self.heads = tuple(head for head in step.component.heads() if not head.auxiliary)
+        self.lattice = TileLattice(volume.shape, step.window)
+        self.device = chosen(devices)
+        self.batch = batch_of(self.device) if self.predict.batch == "auto" else self.predict.batch
+        self.rows = _rows(self.lattice, sum(len(head.channels) for head in self.heads), memory)
+
+    def schedule(self, own: dict[str, Any]) -> None:
+        """Go on with the batch and strips that a step has begun with, or note those of a new one in `own`."""
+        self.batch = own.setdefault("batch", self.batch)
+        self.rows = own.setdefault("rows", self.rows)
+
+    @property
+    def grid(self) -> BlockGrid:
+        """The blocks in which heads are stored: one stride deep, a strip high, as wide as the volume."""
+        _, height, width = self.volume.shape
+        strip = self.rows * self.lattice.stride[1] if self.rows < len(self.lattice.starts[1]) else height
+        return BlockGrid(Roi.whole(self.volume.shape), (self.lattice.stride[0], strip, width))
+
+    def run(
+        self,
+        image: Callable[[], Source],
+        files: Mapping[str, BlockFiles],
+        workspace: Workspace,
+        registry: Registry,
+    ) -> dict[str, Any]:
+        """Predict what the journal does not hold yet; what a person may want to know of it.
+
+        Parameters
+        ----------
+        image
+            Gives the normalised input; asked only if something is left to predict.
+        files
+            Scratch by head, over `grid`.
+        """
+        boxes, seams = slab_boxes(self.lattice, self.rows), f"{self.name}.seams"
+        precision = precision_of(self.predict.precision, self.device)
+        with workspace.journal(self.name) as journal:
+            finished = len(journal.tables)
+            if finished < len(boxes):
+                network = checkpoint.load_network(self.header, self.weights, registry).to(self.device).eval()
+                settings = Inference(self.device, precision, self.batch, self.header.temperature, self.rows)
+                tiles = _Tiles(workspace, self.step.name, len(self.lattice), finished / len(boxes))
+                walk = slabs(
+                    network,
+                    self.heads,
+                    image().read,
+                    self.lattice,
+                    settings,
+                    finished=finished,
+                    seams=workspace.scratch(seams),
+                    computed=tiles,
+                )
+                _write_behind(walk, lambda slab: self._store(slab, files, workspace, journal), workspace.cancelled)
+                tiles.finish()
+            ranges = _ranges(journal.tables, [f"{self.step.name}.{head.name}" for head in self.heads])
+        workspace.discard(seams)
+        return {
+            "tiles": len(self.lattice),
+            "device": self.device,
+            "precision": precision,
+            "batch": self.batch,
+            "range": ranges,
+        }
+
+    def _store(self, slab: Slab, files: Mapping[str, BlockFiles], workspace: Workspace, journal: Journal) -> None:
+        for block in self.grid.meeting(slab.roi):
+            box = self.grid.box(block).clip(slab.roi)
+            part = (slice(None), *box.within(slab.roi))
+            for name, values in slab.heads.items():
+                files[name].write(block, box, pack(values[part], self.step.gives[name]))
+        workspace.lock.hold()
+        for stored in files.values():
+            stored.sync()
+        journal.commit({slab.number: np.array([[v.min(), v.max()] for v in slab.heads.values()], "f4")})
+
+
+def _write_behind(walk: Iterable[Slab], store: Callable[[Slab], None], cancelled: Callable[[], bool]) -> None:
+    """Store each slab in a thread while the next is computed; in order, one at a time."""
+    with ThreadPoolExecutor(1, thread_name_prefix="write-behind") as pool:
+        behind: Future[None] | None = None
+        for slab in walk:
+            if behind is not None:
+                behind.result()
+            behind = pool.submit(store, slab)
+            if cancelled():
+                behind.result()
+                raise KeyboardInterrupt
+        if behind is not None:
+            behind.result()
+
+
+class _Tiles:
+    """Counts tiles for the progress of a model step."""
+
+    def __init__(self, workspace: Workspace, step: str, total: int, share: float) -> None:
+        self.workspace, self.label, self.total, self.done = workspace, f"{step}: tiles", total, int(total * share)
+        workspace.progress(self.label, self.done, total)
+
+    def __call__(self, tiles: int) -> None:
+        self.done = min(self.done + tiles, self.total)
+        self.workspace.progress(self.label, self.done, self.total)
+
+    def finish(self) -> None:
+        if self.done < self.total:  # a resumed walk begins at a layer, not at a tile
+            self.workspace.progress(self.label, self.total, self.total)
+
+
+def _ranges(tables: Mapping[int, NDArray[Any]], heads: list[str]) -> dict[str, list[float]]:
+    """Lowest and highest value of every head, from the tables of its slabs."""
+    if not tables:
+        return {}
+    values = np.stack(list(tables.values()))
+    low, high = values[:, :, 0].min(axis=0), values[:, :, 1].max(axis=0)
+    return {head: [round(float(a), 4), round(float(b), 4)] for head, a, b in zip(heads, low, high, strict=True)}
+
+
+def _rows(lattice: TileLattice, channels: int, memory: int) -> int:
+    """Rows of tiles whose sums fit half of the memory; at least one."""
+    depth = lattice.output[0] + lattice.stride[0]
+    row = 2 * channels * depth * lattice.output[1] * max(lattice.volume[2], lattice.output[2]) * 4
+    return max(1, min(len(lattice.starts[1]), memory // 2 // row))

@@ -1,0 +1,46 @@
+"""Real files with the traps of the field; skipped where the data are not at hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mitocore import Roi
+from mitocore_io.slices_reader import SlicesReader
+from mitocore_io.tiff_reader import TiffReader
+
+DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the real data are not at ../shared/data")
+
+
+@needs_data
+def test_epfl_stack_opens_with_its_shape_and_unknown_voxel_size():
+    with TiffReader(path=str(DATA / "epfl-hippocampus-6class" / "raw.tif")).open() as volume:
+        assert (volume.spec.shape, volume.spec.dtype, volume.spec.voxel_size) == ((20, 768, 1024), "uint8", None)
+        values = volume.read(Roi((3, 100, 200), (5, 164, 264)))
+    assert values.shape == (1, 2, 64, 64)
+    assert 32 <= values.min() < values.max() <= 236
+
+
+@needs_data
+def test_tomogram_crop_states_its_voxel_size_in_imagej_metadata():
+    with TiffReader(path=str(DATA / "cryoet-samples" / "13pf_MT.tif")).open() as volume:
+        assert volume.spec.shape == (36, 206, 94)
+        np.testing.assert_allclose(volume.spec.voxel_size.edges, (1.052,) * 3, rtol=1e-3)
+
+
+@needs_data
+@pytest.mark.parametrize(("labels", "dtype"), [("mitochondria", "uint8"), ("synapses", "uint8"), ("membranes", "bool")])
+def test_vnc_labels_of_mixed_depth_are_one_stack(labels, dtype):
+    with SlicesReader(path=str(DATA / "drosophila-vnc" / "original_png" / labels)).open() as volume:
+        assert (volume.spec.shape, volume.spec.dtype, volume.spec.voxel_size) == ((10, 1024, 1024), dtype, None)
+        assert volume.read(Roi((1, 0, 0), (2, 1024, 1024))).any()
+
+
+@needs_data
+def test_vnc_mitochondria_equal_the_stack_made_of_them():
+    folder = DATA / "drosophila-vnc"
+    box = Roi((0, 0, 0), (10, 1024, 1024))
+    with SlicesReader(path=str(folder / "original_png" / "mitochondria")).open() as slices:
+        with TiffReader(path=str(folder / "mito.tif")).open() as stack:
+            np.testing.assert_array_equal(slices.read(box) > 127, stack.read(box) > 0)
