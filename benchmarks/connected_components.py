@@ -61,7 +61,8 @@ def blobs(size: int, seed: int = 0) -> NDArray[np.bool_]:
 def compare(mask: NDArray[np.bool_], folder: Path, block: int, workers: int) -> None:
     """Time both and print the ratio."""
     volume, grid = VolumeSpec(mask.shape, "bool"), BlockGrid(Roi.whole(mask.shape), (block, block, block))
-    stored, output = ArraySpec(Kind.MASK), {}
+    stored = ArraySpec(Kind.MASK)
+    output: dict[str, BlockFiles] = {}
     passes: dict[str, list[float]] = {}
     executor = Threads(workers) if workers else InProcess()
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -16,10 +17,20 @@ from mitocore import weights
 from mitocore.blockwise import passes, scopes
 from mitocore.blockwise.arrays import BlockFiles, Computed, Opened, Selected, Sink, Source, Stored, VolumeSink
 from mitocore.blockwise.grid import BlockGrid
+from mitocore.blockwise.journal import sync_folder
 from mitocore.blockwise.workspace import Workspace
 from mitocore.errors import DataError, PluginError, RunError
 from mitocore.geometry import Roi, Shape, as_shape
-from mitocore.interfaces import LocalPostProcessor, Model, StitchedPostProcessor, Volume, WritableVolume
+from mitocore.interfaces import (
+    LocalPostProcessor,
+    Model,
+    Normalizer,
+    Stats,
+    StitchedPostProcessor,
+    Volume,
+    WritableVolume,
+    Writer,
+)
 from mitocore.pipeline import INPUT, Plan, PlannedStep, SavedArray, chunks_for
 from mitocore.registry import Registry
 from mitocore.specs import ArraySpec, Kind, VolumeSpec
@@ -48,7 +59,10 @@ class Execution:
     schedule: dict[str, Any] = field(default_factory=dict)
     """How the work is cut, by step; it can change no voxel (a batch on a CPU excepted)."""
     record: dict[str, Any] = field(default_factory=dict)
-    stats: Mapping[str, Any] = field(default_factory=dict)
+    stats: dict[str, Stats] = field(default_factory=dict)
+    """Statistics of the input by step, as its normaliser fitted them."""
+    networks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What can move a voxel of a model step beside its options, in words a person can compare."""
 
     def prepare(self, identity: str) -> None:
         """Find out what the input is and give every step its digest."""
@@ -57,45 +71,48 @@ class Execution:
         self.specs[INPUT] = ArraySpec(kind, self.spec.channels)
         self.sources[INPUT] = Opened(self.volume, None if kind is Kind.IMAGE else kind)
         self.digests["input"] = identity
-        normalizer = next((step.normalizer for step in self.plan.steps if step.normalizer), None)
-        if normalizer is not None:
-            self.stats = self._statistics(normalizer.digest() + identity)
         for step in self.plan.steps:
+            if step.normalizer and step.config and step.config.weights:
+                self.networks[step.name] = self._network(step)  # also refuses a device that is not there
+                self.stats[step.name] = self._statistics(step.normalizer, identity)
             self.digests[step.name] = self._digest(step)
 
-    def _statistics(self, key: str) -> Mapping[str, Any]:
-        step = next(step for step in self.plan.steps if step.normalizer)
-        path = self.workspace.state(f"stats.{_short(key)}.json")
-        if path.exists():
-            return dict(json.loads(path.read_text("utf-8")))
-        if step.normalizer is None:
+    def _network(self, step: PlannedStep) -> dict[str, Any]:
+        from mitocore.learn.device import chosen
+        from mitocore.learn.predict import precision_of
+
+        if step.config is None or step.config.weights is None or step.window is None or step.normalizer is None:
             return {}
-        self.workspace.progress("input: statistics", 0, 1)
-        stats = passes.fit(step.normalizer, self.volume)
-        write_json(path, dict(stats))
-        self.workspace.progress("input: statistics", 1, 1)
+        return {
+            "weights": weights.sha256(step.config.weights),
+            "window": step.window.shape,
+            "overlap": step.window.overlap,
+            "precision": precision_of(step.config.predict.precision, chosen(self.plan.config.run.devices)),
+            "temperature": step.config.header.temperature if step.config.header else {},
+            "normalizer": f"{type(step.normalizer).__name__} {step.normalizer.model_dump(mode='json')}",
+        }
+
+    def _statistics(self, normalizer: Normalizer, identity: str) -> Stats:
+        path = self.workspace.state(f"stats.{_short(normalizer.digest() + identity)}.json")
+        if not path.exists():
+            self.workspace.progress("input: statistics", 0, 1)
+            write_json(path, dict(passes.fit(normalizer, self.volume)))
+            self.workspace.progress("input: statistics", 1, 1)
         return dict(json.loads(path.read_text("utf-8")))
 
     def _digest(self, step: PlannedStep) -> str:
-        code = self.registry.fingerprint(step.config.entry) if step.config and step.config.entry else ""
-        wired = [(need, self.digests[wire.source.partition(".")[0]], str(wire)) for need, wire in step.wires.items()]
-        parts: list[Any] = [step.component.digest(), code, wired, [spec.stored for spec in step.gives.values()]]
-        if isinstance(step.component, Model) and step.config and step.config.weights and step.normalizer:
-            from mitocore.learn.device import chosen
-            from mitocore.learn.predict import precision_of
-
-            header = step.config.header
-            parts += [
-                weights.sha256(step.config.weights),
-                repr(step.window),
-                precision_of(step.config.predict.precision, chosen(self.plan.config.run.devices)),
-                header.temperature if header else {},
-                step.normalizer.digest(),
-                dict(self.stats),
-            ]
+        parts: list[Any] = [step.component.digest(), *self._wired_from(step), [s.stored for s in step.gives.values()]]
+        if isinstance(step.component, Model):
+            parts += [self.networks.get(step.name), repr(step.window), dict(self.stats.get(step.name, {}))]
         else:
             parts.append(self.spec.voxel_size.edges if self.spec.voxel_size else None)
         return _short(json.dumps(parts, default=str))
+
+    def _wired_from(self, step: PlannedStep) -> tuple[Any, ...]:
+        """The code of a step, and what it is wired to, down to the input."""
+        code = self.registry.fingerprint(step.config.entry) if step.config and step.config.entry else ""
+        wired = [(need, self.digests[wire.source.partition(".")[0]], str(wire)) for need, wire in step.wires.items()]
+        return code, wired
 
     def options(self) -> dict[str, Any]:
         """What a person would compare between two runs, by step."""
@@ -103,10 +120,21 @@ class Execution:
         for step in self.plan.steps:
             stated = step.config.component if step.config and step.config.component else step.component
             options = stated.model_dump(mode="json")
-            if step.config and step.config.header:
-                options |= {"weights": self.digests[step.name], "window": repr(step.window)}
-            found[step.name] = {"component": step.qualified, **options}
+            options |= self.networks.get(step.name, {})
+            options["inputs"] = {need: str(wire) for need, wire in step.wires.items()}
+            options["stored as"] = {array: spec.stored for array, spec in step.gives.items()}
+            found[step.name] = json.loads(json.dumps({"component": step.qualified, **options}))
         return found
+
+    def save(self) -> None:
+        """Write plan.json: what the folder holds. It must stand there before any file that depends on the schedule."""
+        content = {
+            "mitocore": 1,
+            "digests": self.digests,
+            "options": self.options(),
+            "schedule": self.schedule,
+        }
+        write_json(self.workspace.folder / "plan.json", content)
 
     def run(self) -> None:
         """All steps, then the output."""
@@ -127,7 +155,7 @@ class Execution:
         inputs = {need: self._wired(wire.source, wire.channels) for need, wire in step.wires.items()}
         if isinstance(step.component, Model):
             return self._model(step)
-        if step.scope == "computed" and isinstance(step.component, LocalPostProcessor):
+        if step.scope == "computed" and isinstance(step.component, LocalPostProcessor) and not self._handed_over(step):
             whole = Roi.whole(self.spec.shape)
             for name, spec in step.gives.items():
                 computed = Computed(step.component, name, spec, inputs, whole, self.spec.voxel_size)
@@ -135,13 +163,18 @@ class Execution:
             return {}
         return self._blockwise(step, inputs)
 
+    def _handed_over(self, step: PlannedStep) -> bool:
+        """Whether the run folder itself is where a saved array of this step is read from."""
+        return self.plan.config.writer is None and any(s.name.partition(".")[0] == step.name for s in self.plan.saved)
+
     def _wired(self, source: str, channels: tuple[int, ...] | None) -> Source:
         found = self.sources[source]
         return found if channels is None else Selected(found, channels)
 
     def _blockwise(self, step: PlannedStep, inputs: Mapping[str, Source]) -> dict[str, Any]:
-        grid = BlockGrid(Roi.whole(self.spec.shape), self._scheduled(step.name, "block", step.block))
         name = f"{step.name}.{self.digests[step.name]}"
+        grid = BlockGrid(Roi.whole(self.spec.shape), self._block(step))
+        self._begin(step)
         component = step.component
         if isinstance(component, LocalPostProcessor):
             sinks = {array: self._sink(step, array, spec.stored, grid) for array, spec in step.gives.items()}
@@ -182,16 +215,33 @@ class Execution:
         """Digest of what provisional ids depend on: all but the options that only later passes read."""
         component = step.component
         late = set(component.late) if isinstance(component, StitchedPostProcessor) else set()
-        wired = [(need, self.digests[wire.source.partition(".")[0]], str(wire)) for need, wire in step.wires.items()]
-        code = self.registry.fingerprint(step.config.entry) if step.config and step.config.entry else ""
-        return _short(
-            json.dumps([component.model_dump(mode="json", exclude=late), code, wired, step.block], default=str)
-        )
+        options = component.model_dump(mode="json", exclude=late)
+        return _short(json.dumps([options, *self._wired_from(step), self._block(step)], default=str))
 
-    def _scheduled(self, step: str, key: str, value: Any) -> Any:
-        """How a step that has begun was cut, or `value` for a new one."""
-        own = self.schedule.setdefault(f"{step}.{self.digests[step]}", {})
-        return as_shape(own.setdefault(key, list(value))) if isinstance(value, tuple) else own.setdefault(key, value)
+    def _scheduled(self, step: PlannedStep) -> dict[str, Any]:
+        """How a step that has begun was cut; to be filled for a new one."""
+        own: dict[str, Any] = self.schedule.setdefault(f"{step.name}.{self.digests[step.name]}", {})
+        return own
+
+    def _block(self, step: PlannedStep) -> Shape:
+        """The blocks a step has begun with, or those planned for a new one."""
+        return as_shape(self._scheduled(step).setdefault("block", list(step.block)))
+
+    def _begin(self, step: PlannedStep) -> None:
+        """Note how a step is cut and where it writes; what it wrote elsewhere, or where nothing is left, is forgotten."""
+        own, digest = self._scheduled(step), self.digests[step.name]
+        targets = {name: self._target(name) for name in (f"{step.name}.{array}" for array in step.gives)}
+        gone = any(target and not holds(self.plan.config.writer, name) for name, target in targets.items())
+        if own.setdefault("targets", targets) != targets or gone:
+            own["targets"] = targets
+            for journal in (f"{step.name}.{digest}", f"{step.name}.relabel.{digest}"):
+                self.workspace.forget(journal)
+        self.save()
+
+    def _target(self, name: str) -> str:
+        """The file that an array may be written into by the step that computes it; "": none."""
+        saved = any(s.name == name for s in self.plan.saved)
+        return place_of(self.plan.config.writer) if saved and self._unordered() else ""
 
     def _files(self, step: str, array: str, grid: BlockGrid, channels: int, dtype: str) -> BlockFiles:
         return BlockFiles(self.workspace.scratch(f"{step}.{array}.{self.digests[step]}"), grid, channels, dtype)
@@ -213,9 +263,14 @@ class Execution:
 
     def _in_place(self, saved: SavedArray, dtype: str) -> bool:
         writer = self.plan.config.writer
-        if writer is None or writer.order != "any" or writer.sharing != "processes":
+        if writer is None or not self._unordered():
             return False
         return saved.spec.kind is not Kind.INSTANCE or dtype in writer.dtypes or "uint64" in writer.dtypes
+
+    def _unordered(self) -> bool:
+        """Whether any worker may write any block of an output."""
+        writer = self.plan.config.writer
+        return writer is not None and (writer.order, writer.sharing) == ("any", "processes")
 
     def _file_dtype(self, saved: SavedArray, dtype: str) -> str:
         """Instances: uint32 where they fit, as the writer has it; everything else as planned."""
@@ -238,15 +293,22 @@ class Execution:
             chunks=chunks_for(block, self.spec.shape),
             kind=saved.spec.kind,
         )
-        return writer.create(saved.name, spec, resume=saved.name in self.schedule.setdefault("outputs", []))
+        outputs = self.schedule.setdefault("outputs", {})
+        ours = outputs.get(saved.name) == place_of(writer)
+        if not ours:
+            if holds(writer, saved.name):
+                raise DataError(f"{writer.path!r} already holds {saved.name!r}", hint="remove it, or another path")
+            outputs[saved.name] = place_of(writer)
+            self.save()
+        return writer.create(saved.name, spec, resume=True)
 
     def _model(self, step: PlannedStep) -> dict[str, Any]:
         from mitocore.learn.modelstep import ModelStep
 
         digest, run = self.digests[step.name], self.plan.config.run
         work = ModelStep(step, self.spec, f"{step.name}.{digest}", run.devices, self.plan.memory)
-        own = self.schedule.setdefault(f"{step.name}.{digest}", {})
-        work.schedule(own)
+        work.schedule(self._scheduled(step))
+        self.save()
         files = {
             head: self._files(step.name, head, work.grid, len(spec.channels), spec.stored)
             for head, spec in step.gives.items()
@@ -257,32 +319,32 @@ class Execution:
     def _normalised(self, step: PlannedStep) -> Source:
         if step.normalizer is None:
             return self.sources[INPUT]
-        whole, name = Roi.whole(self.spec.shape), f"normalised.{_short(step.normalizer.digest() + repr(self.stats))}"
+        whole, stats = Roi.whole(self.spec.shape), self.stats[step.name]
         block = as_shape(min(b, n) for b, n in zip(self.plan.config.run.block, whole.shape, strict=True))
-        return passes.prepared(step.normalizer, self.stats, self.volume, whole, block, self.workspace, name=name)
+        name = self._normalised_name(step)
+        return passes.prepared(step.normalizer, stats, self.volume, whole, block, self.workspace, name=name)
+
+    def _normalised_name(self, step: PlannedStep) -> str:
+        parts = [self.digests["input"], self.networks[step.name]["normalizer"], self.stats[step.name]]
+        return f"normalised.{_short(json.dumps([*parts, self.plan.config.run.block], default=str))}"
 
     def _export(self) -> None:
         """Copy what was not written in place, then make every output final."""
+        for saved in self.plan.saved if self.plan.config.writer else ():
+            volume = self.placed.get(saved.name) or self._exported(saved)
+            volume.finish()
+            volume.close()
+
+    def _exported(self, saved: SavedArray) -> WritableVolume:
         writer = self.plan.config.writer
         if writer is None:
-            return
-        for saved in self.plan.saved:
-            volume = self.placed.get(saved.name)
-            if volume is None:
-                step = saved.name.partition(".")[0]
-                key = f"output.{saved.name}.{self.digests[step]}"
-                marker = self.workspace.state(f"{key}.done")
-                if marker.exists():
-                    continue
-                dtype = self._exported_dtype(saved)
-                volume = self._create(saved, dtype, (64, 512, 512))
-                passes.export(self.sources[saved.name], saved.spec, volume, writer.order, self.workspace, key)
-                volume.finish()
-                volume.close()
-                marker.touch()
-            else:
-                volume.finish()
-                volume.close()
+            raise RunError("a pipeline without output saves nothing")
+        key = f"output.{saved.name}.{self.digests[saved.name.partition('.')[0]]}.{_short(place_of(writer))}"
+        if not holds(writer, saved.name):
+            self.workspace.forget(key)
+        volume = self._create(saved, self._exported_dtype(saved), (64, 512, 512))
+        passes.export(self.sources[saved.name], saved.spec, volume, writer.order, self.workspace, key)
+        return volume
 
     def _exported_dtype(self, saved: SavedArray) -> str:
         """The dtype an exported array gets; ids as narrow as the format forces, if they fit."""
@@ -307,14 +369,14 @@ class Execution:
     def tidy(self) -> None:
         """Remove scratch that `run.keep` does not keep; what may be wanted again is then computed again."""
         keep = self.plan.config.run.keep
-        wanted = {s.name for s in self.plan.saved} if self.plan.config.writer is None else set()
         for step in self.plan.steps:
             model = isinstance(step.component, Model)
-            if keep == "all" or (keep == "heads" and model):
+            if model and keep != "all" and step.name in self.networks:
+                self.workspace.forget(self._normalised_name(step))
+                self.workspace.discard(self._normalised_name(step))
+            if keep == "all" or (keep == "heads" and model) or self._handed_over(step):
                 continue
             digest = self.digests[step.name]
-            if any(f"{step.name}.{array}" in wanted for array in step.gives):
-                continue
             for journal in (f"{step.name}.{digest}", f"{step.name}.relabel.{digest}"):
                 self.workspace.forget(journal)
             for array in step.gives:
@@ -334,10 +396,30 @@ def _short(text: str) -> str:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write a file of the run folder; a reader sees all of it or none."""
+    """Write a file of the run folder durably; a reader sees all of it or none."""
     aside = path.with_name(path.name + ".tmp")
-    aside.write_text(json.dumps(data, indent=1, default=str) + "\n", "utf-8")
+    with aside.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(data, indent=1, default=str) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     aside.replace(path)
+    sync_folder(path.parent)
+
+
+def place_of(writer: Writer | None) -> str:
+    """What tells one output from another: the writer with all its options, its path among them."""
+    return f"{type(writer).__name__} {writer.model_dump_json()}" if writer else ""
+
+
+def holds(writer: Writer | None, name: str) -> bool:
+    """Whether an output has this array already, finished or begun."""
+    if writer is None:
+        return False
+    try:
+        writer.open(name).close()
+    except DataError:
+        return False
+    return True
 
 
 def begin_again(folder: Path) -> None:

@@ -61,7 +61,7 @@ def resolve(text: str, folder: Path) -> Path:
     if is_path(text):
         path = folder / text
         if not path.is_file():
-            raise DataError(f"weights {text!r} do not exist", where=str(path.parent), hint="mitocore weights list")
+            raise DataError(f"there is no weights file {str(path)!r}", hint="`mitocore weights list` shows names")
         return path
     known = info(text)
     if not known.path.is_file() or sha256(known.path) != known.sha256:

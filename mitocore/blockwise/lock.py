@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 from typing import Any, Self
 
-from mitocore.errors import RunError
+from mitocore.errors import DataError, RunError
 
 _held: set[str] = set()  # tokens of this process: an equal process number with another token is a dead namesake
 
@@ -21,6 +21,8 @@ class RunLock:
 
     Raises
     ------
+    DataError
+        If the folder cannot be created.
     RunError
         If another driver is at work in the folder.
     """
@@ -29,6 +31,11 @@ class RunLock:
         self._path = folder / "run.lock"
         self._token = uuid.uuid4().hex
         own = json.dumps({"host": socket.gethostname(), "process": os.getpid(), "token": self._token}).encode()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            problem = f"{str(folder)!r} cannot be a run folder: {error.strerror}"
+            raise DataError(problem, hint="choose another folder") from error
         try:
             _create(self._path, own)
         except FileExistsError:

@@ -212,7 +212,8 @@ class _Tissue:
 
     def _draw(self, tube: _Tube, number: int, grey: Floats, nearest: Floats, instances: NDArray[np.int64]) -> None:
         """Paint one mitochondrion where it is deeper than those before it."""
-        box = self._box(*(f(tube.points, axis=0) + sign * 250 for f, sign in ((np.min, -1), (np.max, 1))))
+        reach = tube.radii[:, None] + 40  # farther from its axis, nothing is this mitochondrion
+        box = self._box((tube.points - reach).min(axis=0), (tube.points + reach).max(axis=0))
         if not box.voxels:
             return
         here = box.slices
@@ -220,7 +221,7 @@ class _Tissue:
         along = np.zeros(box.shape, np.float32)
         step = float(np.linalg.norm(np.diff(tube.points, axis=0), axis=1).mean())
         for k, (point, radius) in enumerate(zip(tube.points, tube.radii, strict=True)):
-            near = self._box(point - radius - 40, point + radius + 40)
+            near = self._box(point - reach[k], point + reach[k])
             part = near.within(box)
             axes = zip(self._axes(near), point, strict=True)
             apart = np.sqrt(_square([axis - np.float32(p) for axis, p in axes])) - np.float32(radius)

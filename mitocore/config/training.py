@@ -2,13 +2,16 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from mitocore.config.split import Part
 from mitocore.geometry import nanometres
+from mitocore.specs import Kind
 
 ComponentTable = str | dict[str, Any]
 """A component: its name alone, or a table with its options; built when the training is planned."""
+LABEL_KINDS = {"instances": Kind.INSTANCE, "semantic": Kind.SEMANTIC}
+"""Names of label arrays, and what they hold."""
 PartOption = Annotated[Part, BeforeValidator(Part.parse)]
 Voxels = Annotated[int, Field(ge=1)]
 
@@ -68,6 +71,15 @@ class VolumeTable(Table):
     """Which parts are for validation and test; the rest is for training."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """How often crops come from this volume, relative to the others."""
+
+    @field_validator("labels")
+    @classmethod
+    def _known_names(cls, labels: str | dict[str, ComponentTable]) -> str | dict[str, ComponentTable]:
+        unknown = [name for name in labels if name not in LABEL_KINDS] if isinstance(labels, dict) else []
+        if unknown or not labels:
+            named = " or ".join(map(repr, LABEL_KINDS))
+            raise ValueError(f"label arrays are called {named}, not {(unknown or [''])[0]!r}")
+        return labels
 
     @model_validator(mode="after")
     def _one_foreground(self) -> "VolumeTable":

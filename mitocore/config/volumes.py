@@ -7,16 +7,13 @@ from typing import Any
 
 from mitocore.config.components import opened_by, resolved
 from mitocore.config.split import Parts, divide, gap_in_voxels
-from mitocore.config.toml import Document, Key, near
+from mitocore.config.toml import Document, Key
 from mitocore.config.training import ComponentTable, LabelValues, Split, VolumeTable
 from mitocore.errors import ConfigError, ContractError, DataError
 from mitocore.geometry import Roi, Shape, as_shape
 from mitocore.interfaces import Model, Reader
 from mitocore.registry import Registry
-from mitocore.specs import Kind, VolumeSpec
-
-LABEL_KINDS = {"instances": Kind.INSTANCE, "semantic": Kind.SEMANTIC}
-"""Names of label arrays, and what they hold."""
+from mitocore.specs import VolumeSpec
 
 
 @dataclass(frozen=True)
@@ -60,8 +57,6 @@ def plan_volume(
         raise DataError(f"{table.path!r} has {len(spec.channels)} channels; the model takes {wanted}")
     labels = {}
     for name, place in (table.labels if isinstance(table.labels, dict) else {"instances": table.labels}).items():
-        if name not in LABEL_KINDS:
-            raise ConfigError(f"no label array is called {name!r}", hint=near(name, LABEL_KINDS))
         inner = ("labels", name) if isinstance(table.labels, dict) else ("labels",)
         labels[name] = _reader(place, registry, document, *keys, *inner)
         _check_labels(_spec(labels[name]), spec, name, place)

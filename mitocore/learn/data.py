@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data import Sampler as Numbers
 
 from mitocore.blockwise.arrays import Normalised, Opened, Source
-from mitocore.config.training import LabelValues
-from mitocore.config.volumes import LABEL_KINDS, PlannedVolume
+from mitocore.config.training import LABEL_KINDS, LabelValues
+from mitocore.config.volumes import PlannedVolume
 from mitocore.errors import ContractError
 from mitocore.geometry import Roi, Shape, VoxelSize, as_shape
 from mitocore.interfaces import LabelledVolume, Labels, Normalizer, SamplerIndex, Stats, Target, Volume

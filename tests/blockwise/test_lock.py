@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from mitocore import RunError
+from mitocore import DataError, RunError
 from mitocore.blockwise.lock import RunLock
 
 HOLD = """
@@ -135,3 +135,11 @@ def test_the_heartbeat_is_the_time_of_the_file(tmp_path):
         os.utime(tmp_path / "run.lock", (0, 0))
         lock.hold()
         assert (tmp_path / "run.lock").stat().st_mtime > time.time() - 60
+
+
+def test_a_run_folder_is_created_and_a_file_in_its_place_reported(tmp_path):
+    with RunLock(tmp_path / "runs" / "first"):
+        assert (tmp_path / "runs" / "first" / "run.lock").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="file' cannot be a run folder: File exists"):
+        RunLock(tmp_path / "file")

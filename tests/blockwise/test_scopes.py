@@ -1,3 +1,4 @@
+import pickle
 from typing import ClassVar
 
 import numpy as np
@@ -7,9 +8,12 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from mitocore import LINK, ArraySpec, ContractError, Kind, Need, Roi, RunError, StitchedPostProcessor, VoxelSize
+from mitocore.blockwise.arrays import BlockFiles, Stored
 from mitocore.blockwise.executor import Threads
 from mitocore.blockwise.grid import BlockGrid
+from mitocore.blockwise.work import Label, Link, Process, Provisional, Reads, Relabel
 from mitocore.blockwise.workspace import Workspace
+from mitocore.interfaces import OBJECT
 from mitocore.testing import reference
 from mitocore.testing.minimal import Components, Threshold, Widen
 
@@ -463,3 +467,20 @@ def test_more_objects_than_32_bits_hold_are_stored_as_uint64(tmp_path, at_work, 
     with at_work(tmp_path) as workspace:
         assert (work.stitched(workspace)["instances"] == 2**32 + 1).all()
     assert work.made["instances"].dtype == "uint64"
+
+
+def test_what_is_done_with_a_block_can_be_sent_to_another_process(tmp_path):
+    grid = BlockGrid(Roi.whole((2, 2, 2)), (2, 2, 2))
+    files = BlockFiles(tmp_path, grid, 1, "uint32")
+    reads = Reads({"mask": Stored(files, MASK["mask"])}, grid.region, None)
+    step, gives = Components(), {"instances": ArraySpec(Kind.INSTANCE)}
+    provisional = Provisional(files, (0, 0))
+    for work in (
+        Label(step, reads, files, (2, 2, 2), np.dtype(OBJECT), "who"),
+        Link(step, reads, provisional, "who"),
+        Relabel(
+            step, reads, provisional, np.zeros(1, "u8"), gives, {"instances": "uint32"}, {"instances": files}, "who"
+        ),
+        Process(Threshold(), reads, MASK, grid, {"mask": files}, "who"),
+    ):
+        assert repr(pickle.loads(pickle.dumps(work))) == repr(work)

@@ -29,6 +29,10 @@ def registry() -> Registry:
     plugin.mitocore_register(registry)
     registry._plugin = "tiny"
     registry.add("model", "tinynet", "tiny_net:TinyNet")
+    registry.add("augment", "wide", "tiny_net:Wide")
+    registry.add("augment", "shrinking", "tiny_net:Shrinking")
+    registry.add("target", "near", "tiny_net:Near")
+    registry.add("normalizer", "plane_mean", "tiny_net:PlaneMean")
     return registry
 
 

@@ -1,8 +1,10 @@
 """A network small enough for tests; a module of its own, so that spawned workers can import it."""
 
-from typing import Any
+from typing import Any, ClassVar
 
-from mitocore import Head, Model, Window
+import numpy as np
+
+from mitocore import ArraySpec, Augment, Head, Kind, Model, Normalizer, Shape, Target, VoxelSize, Window
 
 
 class TinyNet(Model):
@@ -38,3 +40,57 @@ class TinyNet(Model):
     def adapt(self, state: dict[str, Any]) -> dict[str, Any]:
         """Files of the old kind call the first layer "stem"."""
         return {name.replace("stem.", "net.0."): tensor for name, tensor in state.items()}
+
+
+class Wide(Augment):
+    """Asks for context and moves the crop along z, so that the context can be seen."""
+
+    reach: int = 3
+    """Voxels of context."""
+    shift: int = 0
+    """Voxels to move by."""
+
+    def halo(self, shape: Shape, voxel_size: VoxelSize | None) -> Shape:
+        return (self.reach, self.reach, self.reach)
+
+    def apply(self, image: Any, labels: Any, voxel_size: VoxelSize | None, rng: Any) -> Any:
+        return np.roll(image, self.shift, 1), {name: np.roll(array, self.shift, 0) for name, array in labels.items()}
+
+
+class Shrinking(Augment):
+    """Breaks its contract."""
+
+    def apply(self, image: Any, labels: Any, voxel_size: VoxelSize | None, rng: Any) -> Any:
+        return image[:, 1:], labels
+
+
+class Near(Target):
+    """1 where an object lies within one voxel along z."""
+
+    def halo(self, voxel_size: VoxelSize | None) -> Shape:
+        return (1, 0, 0)
+
+    def gives(self) -> ArraySpec:
+        return ArraySpec(Kind.PROBABILITY, ("near",))
+
+    def encode(self, labels: Any, voxel_size: VoxelSize | None) -> Any:
+        inside = labels["instances"] > 0
+        near = inside.copy()
+        near[1:] |= inside[:-1]
+        near[:-1] |= inside[1:]
+        return near[None].astype(np.float32)
+
+
+class PlaneMean(Normalizer):
+    """Subtracts the mean of each plane: not voxel-wise."""
+
+    voxelwise: ClassVar[bool] = False
+
+    def fit(self, boxes: Any, spec: Any) -> Any:
+        return {}
+
+    def apply(self, values: Any, stats: Any) -> Any:
+        return (values - values.mean(axis=(2, 3), keepdims=True, dtype=np.float32)).astype(np.float32)
+
+    def block_shape(self, volume: Any, preferred: Shape) -> Shape:
+        return (4, *volume.shape[1:])

@@ -41,6 +41,7 @@ def test_vnc_labels_of_mixed_depth_are_one_stack(labels, dtype):
 def test_vnc_mitochondria_equal_the_stack_made_of_them():
     folder = DATA / "drosophila-vnc"
     box = Roi((0, 0, 0), (10, 1024, 1024))
-    with SlicesReader(path=str(folder / "original_png" / "mitochondria")).open() as slices:
-        with TiffReader(path=str(folder / "mito.tif")).open() as stack:
-            np.testing.assert_array_equal(slices.read(box) > 127, stack.read(box) > 0)
+    slices = SlicesReader(path=str(folder / "original_png" / "mitochondria"))
+    stack = TiffReader(path=str(folder / "mito.tif"))
+    with slices.open() as drawn, stack.open() as stacked:
+        np.testing.assert_array_equal(drawn.read(box) > 127, stacked.read(box) > 0)

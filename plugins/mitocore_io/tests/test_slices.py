@@ -39,7 +39,7 @@ def test_a_pattern_picks_slices_and_one_file_is_one_slice(tmp_path):
     path = save(tmp_path / "raw", a1=plane(1), a2=plane(2), b1=plane(3))
     assert len(read(f"{path}/a*.png")) == 2
     assert read(f"{path}/b1.png").shape == (1, 6, 9)
-    with pytest.raises(DataError, match="no file fits"):
+    with pytest.raises(DataError, match="no file that fits"):
         read(f"{path}/c*.png")
 
 
@@ -121,7 +121,7 @@ def test_a_slice_that_was_cut_short_is_refused_when_it_is_read(tmp_path):
 
 def test_tiff_files_of_several_planes_are_no_slices(tmp_path):
     (tmp_path / "raw").mkdir()
-    tifffile.imwrite(tmp_path / "raw" / "a.tif", np.zeros((3, 6, 9), "uint8"))
+    tifffile.imwrite(tmp_path / "raw" / "a.tif", np.zeros((3, 6, 9), "uint8"), photometric="minisblack")
     with pytest.raises(DataError, match="holds 3 planes"):
         SlicesReader(path=str(tmp_path / "raw")).open()
 

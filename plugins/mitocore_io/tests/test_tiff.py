@@ -59,7 +59,9 @@ def test_ome_units_are_understood_and_micrometres_are_the_default(unit, factor, 
 
 
 def test_the_resolution_of_a_plain_file_is_no_voxel_size(path):
-    tifffile.imwrite(path, image(4, 6, 8), resolution=(72, 72), resolutionunit="INCH", metadata=None)
+    tifffile.imwrite(
+        path, image(4, 6, 8), resolution=(72, 72), resolutionunit="INCH", photometric="minisblack", metadata=None
+    )
     assert spec_of(path).voxel_size is None
 
 
@@ -128,14 +130,19 @@ def test_only_the_strips_or_tiles_of_the_box_are_decoded(options, path, monkeypa
 
 
 def test_opening_decodes_no_page(path, monkeypatch):
-    tifffile.imwrite(path, image(5, 32, 48), compression="zlib")
+    tifffile.imwrite(path, image(5, 32, 48), compression="zlib", photometric="minisblack")
     monkeypatch.setattr(tifffile.TiffPage, "asarray", None)
     monkeypatch.setattr(tifffile.TiffPage, "decode", None)
     assert spec_of(path).shape == (5, 32, 48)
 
 
 def test_damaged_pages_are_an_error_of_three_lines(path, tmp_path):
-    tifffile.imwrite(path, np.random.default_rng(0).integers(0, 255, (3, 32, 48)).astype("uint8"), compression="zlib")
+    tifffile.imwrite(
+        path,
+        np.random.default_rng(0).integers(0, 255, (3, 32, 48)).astype("uint8"),
+        compression="zlib",
+        photometric="minisblack",
+    )
     with tifffile.TiffFile(path) as tif:
         place, count = tif.pages[1].dataoffsets[0], tif.pages[1].databytecounts[0]
     content = bytearray((tmp_path / "a.tif").read_bytes())
@@ -198,7 +205,7 @@ def test_a_second_array_is_refused_with_the_remedy(tmp_path):
 
 
 def test_a_compressed_file_is_not_written_into(path):
-    tifffile.imwrite(path, image(4, 6, 8), compression="zlib")
+    tifffile.imwrite(path, image(4, 6, 8), compression="zlib", photometric="minisblack")
     with TiffWriter(path=path).open("a") as volume, pytest.raises(DataError, match="cannot be written into"):
         volume.write(Roi((0, 0, 0), (1, 6, 8)), np.zeros((1, 1, 6, 8), "uint8"))
 

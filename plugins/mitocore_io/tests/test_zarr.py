@@ -1,6 +1,8 @@
 """Zarr: which array is meant, OME-NGFF metadata, and the levels that are written."""
 
 import json
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -317,3 +319,24 @@ def test_levels_are_made_in_bounded_memory(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 64 * 512 * 512 / 2
+
+
+def test_two_processes_write_one_array_at_the_same_time(tmp_path):
+    spec = VolumeSpec((4, 32, 32), "uint16")
+    writer = ZarrWriter(path=str(tmp_path / "a.zarr"), chunks=(2, 16, 16))
+    half = (
+        "import sys, numpy; from mitocore import Roi; from mitocore_io.zarr_writer import ZarrWriter\n"
+        "volume = ZarrWriter.model_validate_json(sys.argv[1]).open('a')\n"
+        "for z in (0, 2):\n"
+        "    for y in (0, 16):\n"
+        "        x = int(sys.argv[2])\n"
+        "        box = Roi((z, y, x), (z + 2, y + 16, x + 16))\n"
+        "        volume.write(box, numpy.full((1, 2, 16, 16), x + z + 1, 'uint16'))\n"
+    )
+    with writer.create("a", spec) as volume:
+        command = [sys.executable, "-c", half, writer.model_dump_json()]
+        for process in [subprocess.Popen([*command, x]) for x in ("0", "16")]:
+            assert process.wait() == 0
+        found = volume.read(Roi.whole(spec.shape))[0]
+    np.testing.assert_array_equal(found[::2, 0, ::16], [[1, 17], [3, 19]])
+    assert found.all()

@@ -9,8 +9,8 @@ import numpy as np
 
 from mitocore import DataError, Reader, Volume
 from mitocore_io import attributes
-from mitocore_io.array_volume import ArrayVolume
 from mitocore_io.axes import Axes
+from mitocore_io.stored_array import StoredArray
 from mitocore_io.targets import hint_of_keys, missing
 
 
@@ -38,7 +38,7 @@ class Hdf5Reader(Reader):
             raise
 
 
-class Hdf5Volume(ArrayVolume):
+class Hdf5Volume(StoredArray):
     """A dataset open for reading; h5py lets one thread at a time into the HDF5 library."""
 
     def __init__(self, file: Any, dataset: Any, axes: Axes, noted: attributes.Record, reader: Hdf5Reader) -> None:

@@ -12,9 +12,9 @@ from pydantic import PositiveInt
 
 from mitocore import DataError, Roi, VolumeSpec, WritableVolume, Writer
 from mitocore_io import attributes, targets
-from mitocore_io.array_volume import ArrayVolume
 from mitocore_io.axes import Axes
 from mitocore_io.hdf5_reader import axes_noted, keys_of, open_file
+from mitocore_io.stored_array import StoredArray
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class Hdf5Writer(Writer):
             raise DataError(problem, where=str(part)) from error
 
 
-class WritableHdf5(ArrayVolume, WritableVolume):
+class WritableHdf5(StoredArray, WritableVolume):
     """A dataset open for writing."""
 
     def __init__(self, path: Path, target: Path, key: str) -> None:

@@ -107,7 +107,7 @@ def _files(path: str) -> list[Path]:
     fits = [file for file in folder.glob(pattern) if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
     kinds = sorted({".tif" if file.suffix.lower() == ".tiff" else file.suffix.lower() for file in fits})
     if not fits:
-        what = f"no file fits {pattern!r}" if pattern != "*" else "no slices"
+        what = f"no file that fits {pattern!r}" if pattern != "*" else "no slices"
         problem = f"{folder.name!r} holds {what}; slices are files that end in {', '.join(SUFFIXES)}"
         raise DataError(problem, where=str(folder))
     if len(kinds) > 1:

@@ -8,10 +8,10 @@ from pydantic import NonNegativeInt
 
 from mitocore import DataError, Reader, Volume
 from mitocore_io import attributes
-from mitocore_io.array_volume import ArrayVolume
 from mitocore_io.attributes import Record
 from mitocore_io.axes import Axes
 from mitocore_io.ngff import Level
+from mitocore_io.stored_array import StoredArray
 from mitocore_io.zarr_nodes import attributes_of, format_of, multiscale_at, node_of, open_array
 
 
@@ -50,7 +50,7 @@ class ZarrReader(Reader):
         axes = Axes.of(array.shape, self.axes or names, where)
         noted = noted_at(node, level)
         spec = attributes.volume_spec(axes, np.dtype(array.dtype), array.chunks, noted, self.voxel_size, where)
-        return ArrayVolume(array, axes, spec, where)
+        return StoredArray(array, axes, spec, where)
 
 
 def noted_at(node: Path, level: Level | None) -> Record:

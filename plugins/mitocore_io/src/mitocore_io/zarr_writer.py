@@ -11,9 +11,9 @@ from pydantic import Field, PositiveInt
 
 from mitocore import DataError, Roi, Shape, VolumeSpec, VoxelSize, WritableVolume, Writer
 from mitocore_io import attributes, ngff, pyramid, targets
-from mitocore_io.array_volume import ArrayVolume
 from mitocore_io.axes import Axes
 from mitocore_io.ngff import Version
+from mitocore_io.stored_array import StoredArray
 from mitocore_io.zarr_nodes import BAD_METADATA, format_of, is_array, multiscale_at, open_array
 from mitocore_io.zarr_reader import noted_at
 
@@ -124,7 +124,7 @@ class ZarrWriter(Writer):
         )
 
 
-class WritableZarr(ArrayVolume, WritableVolume):
+class WritableZarr(StoredArray, WritableVolume):
     """An array of a zarr store, with the levels above it."""
 
     def __init__(self, writer: ZarrWriter, node: Path, array: Path, name: str) -> None:

@@ -8,7 +8,7 @@ from mitocore import DataError, Roi, Volume, VolumeSpec
 from mitocore_io.axes import Axes
 
 
-class ArrayVolume(Volume):
+class StoredArray(Volume):
     """An open array of zarr or HDF5; both libraries may be used from several threads."""
 
     def __init__(self, array: Any, axes: Axes, spec: VolumeSpec, where: str) -> None:

@@ -1,0 +1,58 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mitocore.config.training import Optimizer, Schedule, Train
+from mitocore.errors import ContractError, ResourceError
+from mitocore.learn import device
+from mitocore.learn.module import Learner, build_optimizer, rate_factor
+from mitocore.training import TrainingPlan
+
+Planned = Callable[..., TrainingPlan]
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_norms_and_biases_have_no_weight_decay(name: str, planned: Planned) -> None:
+    network = planned().model.build()
+    optimizer = build_optimizer(network, Train(optimizer=Optimizer.model_validate({"name": name, "weight_decay": 0.1})))
+    decayed, free = optimizer.param_groups
+    assert {p.ndim for p in decayed["params"]} == {5}
+    assert {p.ndim for p in free["params"]} == {1}
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0)
+    assert type(optimizer).__name__.lower() == name
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.sampled_from(["constant", "cosine", "one_cycle"]), st.none() | st.integers(0, 60), st.integers(1, 100))
+def test_the_rate_stays_between_nothing_and_its_highest(name: str, warmup: int | None, steps: int) -> None:
+    factor = rate_factor(Schedule.model_validate({"name": name, "warmup": warmup}), steps)
+    rates = [factor(step) for step in range(steps + 1)]
+    assert all(0 <= rate <= 1 + 1e-9 for rate in rates)
+    if (warmup or 0) < steps and name != "constant":
+        assert rates[-1] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_network_that_gives_other_heads_than_declared_is_named(planned: Planned) -> None:
+    learner = Learner(planned(), torch.nn.Conv3d(1, 1, 1))
+    batch = {"number": torch.tensor([0]), "image": torch.zeros(1, 1, 4, 16, 16), "targets": [], "weights": []}
+    with pytest.raises(ContractError, match="'tiny/tinynet' gives nothing for head 'foreground'"):
+        learner.training_step(batch, 0)
+
+
+def test_a_device_that_is_not_there_is_refused_and_those_there_are_listed() -> None:
+    with pytest.raises(ResourceError, match="no device 'cuda:99'") as error:
+        device.chosen("cuda:99")
+    assert "cpu" in error.value.hint
+
+
+def test_equal_counters_give_equal_random_numbers() -> None:
+    with device.isolated("cpu"):
+        device.seed(1, 2, 0)
+        one = torch.rand(3)
+        device.seed(1, 2, 0)
+        assert torch.equal(one, torch.rand(3))
+        device.seed(1, 3, 0)
+        assert not torch.equal(one, torch.rand(3))
