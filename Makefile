@@ -41,7 +41,7 @@ imports: .venv/ready  ## which module may import which
 	$(BIN)/lint-imports
 
 docs: .venv/ready  ## the documentation, into site/
-	$(BIN)/mkdocs build --strict --quiet --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
 
 coverage: .venv/ready  ## all tests but the slow ones: doctests, examples, README, wheels; 85 % of the code at least
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=85

@@ -2,8 +2,9 @@
 
 import hashlib
 from abc import ABC
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -57,9 +58,20 @@ class Component(BaseModel, ABC):
     @classmethod
     def marked(cls, mark: type) -> set[str]:
         """Names of the options that carry a mark: `File` or `AtInference`."""
-        return {name for name, field in cls.model_fields.items() if any(isinstance(m, mark) for m in field.metadata)}
+        return {
+            name
+            for name, field in cls.model_fields.items()
+            if any(isinstance(m, mark) for m in (*field.metadata, *_inside(field.annotation)))
+        }
 
     @classmethod
     def options(cls) -> dict[str, Any]:
         """JSON schema of the options; what `mitocore describe` prints."""
         return cls.model_json_schema()
+
+
+def _inside(annotation: Any) -> Iterator[Any]:
+    """Marks within a type, as in `PathOption | None`."""
+    yield from getattr(annotation, "__metadata__", ())
+    for part in get_args(annotation):
+        yield from _inside(part)

@@ -15,8 +15,8 @@ class MitocoreError(Exception):
         self.problem, self.where, self.hint = problem, where, hint
         self.others: tuple[MitocoreError, ...] = ()
 
-    def __reduce__(self) -> tuple[object, ...]:  # else `where` and `hint` are lost between processes
-        return _rebuild, (type(self), self.problem, self.where, self.hint)
+    def __reduce__(self) -> tuple[object, ...]:  # else all but `problem` is lost between processes
+        return _rebuild, (type(self), self.problem, self.where, self.hint, self.others)
 
     def __str__(self) -> str:
         lines = [self.problem, self.where and f"  in {self.where}", self.hint and f"  hint: {self.hint}"]
@@ -30,8 +30,12 @@ def together(findings: Sequence[MitocoreError]) -> MitocoreError:
     return first
 
 
-def _rebuild(family: type[MitocoreError], problem: str, where: str, hint: str) -> MitocoreError:
-    return family(problem, where=where, hint=hint)
+def _rebuild(
+    family: type[MitocoreError], problem: str, where: str, hint: str, others: tuple[MitocoreError, ...]
+) -> MitocoreError:
+    error = family(problem, where=where, hint=hint)
+    error.others = others
+    return error
 
 
 class ConfigError(MitocoreError, ValueError):

@@ -31,7 +31,7 @@ from mitocore.interfaces import (
     WritableVolume,
     Writer,
 )
-from mitocore.pipeline import INPUT, Plan, PlannedStep, SavedArray, chunks_for
+from mitocore.pipeline import INPUT, Plan, PlannedStep, SavedArray
 from mitocore.registry import Registry
 from mitocore.specs import ArraySpec, Kind, VolumeSpec
 
@@ -228,7 +228,7 @@ class Execution:
         return as_shape(self._scheduled(step).setdefault("block", list(step.block)))
 
     def _begin(self, step: PlannedStep) -> None:
-        """Note how a step is cut and where it writes; what it wrote elsewhere, or where nothing is left, is forgotten."""
+        """Note how a step is cut and where it writes; forget what it wrote to another file, or to one that is gone."""
         own, digest = self._scheduled(step), self.digests[step.name]
         targets = {name: self._target(name) for name in (f"{step.name}.{array}" for array in step.gives)}
         gone = any(target and not holds(self.plan.config.writer, name) for name, target in targets.items())
@@ -251,7 +251,7 @@ class Execution:
         name, spec = f"{step.name}.{array}", step.gives[array]
         saved = next((s for s in self.plan.saved if s.name == name), None)
         if saved is not None and self._in_place(saved, dtype):
-            volume = self._create(saved, self._file_dtype(saved, dtype), grid.block)
+            volume = self._create(saved, self._file_dtype(saved, dtype))
             if _aligned(grid, volume.spec.chunks):
                 self.placed[name] = volume
                 self.sources[name] = Opened(volume, spec.kind)
@@ -280,7 +280,7 @@ class Execution:
         fits = [name for name in _IDS[_IDS.index(dtype) :] if name in writer.dtypes]
         return fits[0] if fits else saved.dtype
 
-    def _create(self, saved: SavedArray, dtype: str, block: Shape) -> WritableVolume:
+    def _create(self, saved: SavedArray, dtype: str) -> WritableVolume:
         writer = self.plan.config.writer
         if writer is None:
             raise RunError("a pipeline without output saves nothing")
@@ -290,17 +290,19 @@ class Execution:
             channels=saved.spec.channels,
             voxel_size=self.spec.voxel_size,
             origin=self.spec.origin,
-            chunks=chunks_for(block, self.spec.shape),
             kind=saved.spec.kind,
         )
         outputs = self.schedule.setdefault("outputs", {})
         ours = outputs.get(saved.name) == place_of(writer)
-        if not ours:
-            if holds(writer, saved.name):
-                raise DataError(f"{writer.path!r} already holds {saved.name!r}", hint="remove it, or another path")
-            outputs[saved.name] = place_of(writer)
-            self.save()
-        return writer.create(saved.name, spec, resume=True)
+        outputs[saved.name] = place_of(writer)
+        self.save()  # a run that is killed right after `create` must know the file as its own
+        try:
+            return writer.create(saved.name, spec, resume=ours)
+        except DataError:
+            if not ours:
+                del outputs[saved.name]
+                self.save()
+            raise
 
     def _model(self, step: PlannedStep) -> dict[str, Any]:
         from mitocore.learn.modelstep import ModelStep
@@ -342,7 +344,7 @@ class Execution:
         key = f"output.{saved.name}.{self.digests[saved.name.partition('.')[0]]}.{_short(place_of(writer))}"
         if not holds(writer, saved.name):
             self.workspace.forget(key)
-        volume = self._create(saved, self._exported_dtype(saved), (64, 512, 512))
+        volume = self._create(saved, self._exported_dtype(saved))
         passes.export(self.sources[saved.name], saved.spec, volume, writer.order, self.workspace, key)
         return volume
 
@@ -365,6 +367,18 @@ class Execution:
                 hint="save to zarr, HDF5 or TIFF; the run folder keeps what was computed",
             )
         return saved.dtype
+
+    def drop_stale(self) -> None:
+        """Remove scratch and state of configurations that are no longer wanted."""
+        wanted = {digest for name, digest in self.digests.items() if name != "input"}
+        wanted |= {self.early(step) for step in self.plan.steps if step.scope == "stitched"}
+        wanted |= {self._normalised_name(step) for step in self.plan.steps if step.name in self.networks}
+        for part in ("scratch", "state"):
+            folder = self.workspace.folder / part
+            for path in folder.glob("*") if folder.exists() else ():
+                if path.name.startswith("stats.") or any(name in path.name for name in wanted):
+                    continue
+                self.workspace.discard(path.name) if part == "scratch" else path.unlink()
 
     def tidy(self) -> None:
         """Remove scratch that `run.keep` does not keep; what may be wanted again is then computed again."""

@@ -17,8 +17,6 @@ from mitocore.specs import ArraySpec, Kind, Need, VolumeSpec, Window
 
 INPUT = "input.image"
 _TOLERANCE = 0.15  # of a voxel's edge, between training and input
-_INSTANCE_FILES = ("uint32", "uint64")
-_CHUNK = (64, 128, 128)
 
 
 @dataclass(frozen=True)
@@ -379,22 +377,6 @@ def _sized(step: PlannedStep, volume: VolumeSpec, config: PipelineConfig) -> Pla
     if isinstance(step.component, PostProcessor):
         preferred = step.component.block_shape(volume, preferred)
     return replace(step, block=preferred)
-
-
-def chunks_for(block: Shape, volume: Shape) -> Shape:
-    """Chunks of an output file such that no two blocks share one.
-
-    >>> chunks_for((128, 512, 512), (1000, 2000, 2000)), chunks_for((40, 100, 96), (40, 1000, 1000))
-    ((64, 128, 128), (40, 100, 96))
-    """
-    chosen = []
-    for size, length, wanted in zip(block, volume, _CHUNK, strict=True):
-        if size >= length:  # one block: any chunk will do
-            chosen.append(min(wanted, length))
-        else:
-            divisors = [n for n in range(wanted, wanted // 4, -1) if size % n == 0]
-            chosen.append(divisors[0] if divisors else size)
-    return as_shape(chosen)
 
 
 def _fits(step: PlannedStep, volume: VolumeSpec, notes: list[str]) -> list[MitocoreError]:

@@ -4,13 +4,15 @@ import json
 import logging
 import os
 import platform
+import shutil
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +27,10 @@ from mitocore.config import toml
 from mitocore.config.components import build
 from mitocore.config.pipeline import PipelineConfig, PredictTable, RunTable, StepConfig, configure
 from mitocore.errors import ConfigError, DataError, PluginError, RunError
-from mitocore.execution import Execution, begin_again, write_json
+from mitocore.execution import Execution, begin_again, holds, place_of, write_json
 from mitocore.geometry import Roi, VoxelSize, as_shape
 from mitocore.header import read_header
-from mitocore.interfaces import Metric, Model, Normalizer, PostProcessor, Reader, Volume, Writer
+from mitocore.interfaces import Metric, Model, Normalizer, PostProcessor, Reader, Volume
 from mitocore.pipeline import Plan, plan
 from mitocore.registry import Registry
 from mitocore.specs import ArraySpec, Kind, Storage, VolumeSpec
@@ -55,29 +57,55 @@ def _never() -> bool:
     return False
 
 
+class UnsavedError(ConfigError, KeyError):
+    """A result that a run does not have: a KeyError too, as of any mapping."""
+
+
+class _Folder:
+    """A run folder; a temporary one goes when neither the run nor a result needs it any more."""
+
+    def __init__(self, stated: str | None) -> None:
+        self.path = Path(stated) if stated else Path(mkdtemp(prefix="mitocore-"))
+        if not stated:
+            weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            problem = f"the run folder {stated!r} cannot be made: {error.strerror}"
+            raise ConfigError(problem, where="[run]", hint='folder = "…" in [run]') from error
+
+
 class Result(Mapping[str, Volume]):
     """What a run gave: open volumes by "step.array"."""
 
-    def __init__(
-        self, folder: Path, volumes: Mapping[str, Volume], record: Mapping[str, Any], owner: object | None = None
-    ) -> None:
+    def __init__(self, folder: Path, volumes: Mapping[str, Volume], record: Mapping[str, Any]) -> None:
         self.folder = folder
         """The run folder."""
         self.record = record
         """Settings, statistics, counts and times; what record.json holds."""
-        self._volumes, self._owner = volumes, owner  # the owner of a temporary folder keeps it alive
+        self._volumes = volumes
 
     def __getitem__(self, name: str) -> Volume:
-        try:
-            return self._volumes[name]
-        except KeyError:
-            raise ConfigError(f"the run saved no {name!r}", hint=toml.near(name, self._volumes)) from None
+        if name not in self._volumes:
+            raise UnsavedError(f"the run saved no {name!r}", hint=toml.near(name, self._volumes))
+        return self._volumes[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._volumes)
 
     def __len__(self) -> int:
         return len(self._volumes)
+
+    def close(self) -> None:
+        """Close the volumes. Calling it twice is allowed."""
+        for volume in self._volumes.values():
+            volume.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Every saved array in memory: (z, y, x), or (c, z, y, x) where there are several channels."""
@@ -91,8 +119,8 @@ class Result(Mapping[str, Volume]):
 class _Scratch(Volume):
     """An array of the run folder as an open volume."""
 
-    def __init__(self, source: Source, spec: VolumeSpec) -> None:
-        self._source, self._spec = source, spec
+    def __init__(self, source: Source, spec: VolumeSpec, folder: _Folder) -> None:
+        self._source, self._spec, self._folder = source, spec, folder
 
     @property
     def spec(self) -> VolumeSpec:
@@ -131,41 +159,34 @@ class PlannedRun:
         DataError
             If an output exists already.
         """
-        stated = self.plan.config.run.folder
-        owner = None if stated else TemporaryDirectory(prefix="mitocore-")
-        folder = Path(stated) if stated else Path(owner.name if owner else ".")
-        folder.mkdir(parents=True, exist_ok=True)
-        with RunLock(folder, take_over=take_over) as lock, _executor(self.plan.config.run) as executor:
-            if policy == "fresh":
-                begin_again(folder)
-            workspace = Workspace(folder, executor, lock, progress, cancel, self.plan.config.run.retries)
+        folder, run = _Folder(self.plan.config.run.folder), self.plan.config.run
+        with RunLock(folder.path, take_over=take_over) as lock, _executor(run) as executor:
+            workspace = Workspace(folder.path, executor, lock, progress, cancel, run.retries)
             if self.volume is not None:
-                return self._in(workspace, self.volume, policy, owner)
+                return self._in(folder, workspace, self.volume, policy)
             if self.plan.config.reader is None:
                 raise ConfigError("the pipeline has no input", hint='[input]\npath = "volume.zarr::raw"')
             with self.plan.config.reader.open() as volume:
-                return self._in(workspace, volume, policy, owner)
+                return self._in(folder, workspace, volume, policy)
 
-    def _in(self, workspace: Workspace, volume: Volume, policy: Policy, owner: object | None) -> Result:
+    def _in(self, folder: _Folder, workspace: Workspace, volume: Volume, policy: Policy) -> Result:
+        old = _read_plan(folder.path)
+        _refuse_existing(self.plan, old)
+        if policy == "fresh":
+            begin_again(folder.path)
         execution = Execution(self.plan, self.registry, workspace, volume, volume.spec)
         execution.prepare(_identity(self.plan.config.reader, volume))
-        ours = _claim(execution, policy)
-        if not ours:
-            _refuse_existing(self.plan)
+        _claim(execution, old, policy)
         begin = time.time()
         earlier = _finished(execution)
         if earlier is None:
-            try:
-                execution.run()
-            finally:
-                _save_plan(execution)
+            execution.run()
             execution.record |= _provenance(execution, begin)
-            write_json(workspace.folder / "record.json", execution.record)
+            write_json(folder.path / "record.json", execution.record)
         else:
             execution.record = dict(earlier)
-        result = Result(workspace.folder, _results(execution), execution.record, owner)
-        if earlier is None:
-            execution.tidy()
+        result = Result(folder.path, _results(execution, folder), execution.record)
+        execution.tidy()
         return result
 
 
@@ -191,21 +212,18 @@ def _identity(reader: Reader | None, volume: Volume) -> str:
     return f"{type(reader).__name__} {reader.model_dump_json(exclude={'path'})} {spec} {seen}"
 
 
-def _claim(execution: Execution, policy: Policy) -> bool:
-    """Compare the run folder with this run; whether it is ours already.
+def _claim(execution: Execution, old: Mapping[str, Any], policy: Policy) -> None:
+    """Compare the run folder with this run, and make it ours.
 
     Raises
     ------
     RunError
         If it holds another configuration and `policy` does not say what to do.
     """
-    path = execution.workspace.folder / "plan.json"
-    if not path.exists() or policy == "fresh":
-        old = _read_json(path) if path.exists() else {}
-        execution.schedule = {"outputs": old.get("schedule", {}).get("outputs", [])}
-        _save_plan(execution)
-        return bool(old)
-    old = _read_json(path)
+    if not old or policy == "fresh":
+        execution.schedule = {"outputs": old.get("schedule", {}).get("outputs", {})}
+        execution.save()
+        return
     changed = [name for name, digest in execution.digests.items() if old["digests"].get(name) != digest]
     changed += [name for name in old["digests"] if name not in execution.digests]
     if changed and policy == "continue":
@@ -214,12 +232,11 @@ def _claim(execution: Execution, policy: Policy) -> bool:
             where=str(execution.workspace.folder),
             hint="--resume keeps what is unchanged, --fresh starts over; or another folder in [run]",
         )
-    execution.schedule = old["schedule"]
+    execution.schedule = dict(old["schedule"])
     if changed:
         (execution.workspace.folder / "record.json").unlink(missing_ok=True)
-        _drop_stale(execution)
-    _save_plan(execution)
-    return True
+        execution.drop_stale()
+    execution.save()
 
 
 def _difference(old: Mapping[str, Any], execution: Execution, step: str) -> str:
@@ -232,61 +249,40 @@ def _difference(old: Mapping[str, Any], execution: Execution, step: str) -> str:
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     if not keys:
         return f"step {step!r} was computed by another version of {after['component']!r}"
-    if keys[0] in ("weights", "window"):
-        return f"the {keys[0]} of step {step!r} differ"
+    if keys[0] == "weights":
+        return f"the weights of step {step!r} are others"
     return f"{step}.{keys[0]} was {before.get(keys[0])!r}, now {after.get(keys[0])!r}"
 
 
-def _drop_stale(execution: Execution) -> None:
-    """Remove scratch and state of configurations that are no longer wanted."""
-    wanted = {digest for name, digest in execution.digests.items() if name != "input"}
-    wanted |= {execution.early(step) for step in execution.plan.steps}
-    for part in ("scratch", "state"):
-        folder = execution.workspace.folder / part
-        for path in folder.glob("*") if folder.exists() else ():
-            if path.name.startswith(("stats.", "normalised.")) or any(digest in path.name for digest in wanted):
-                continue
-            execution.workspace.discard(path.name) if part == "scratch" else path.unlink()
-
-
-def _save_plan(execution: Execution) -> None:
-    content = {
-        "mitocore": 1,
-        "digests": execution.digests,
-        "options": execution.options(),
-        "schedule": execution.schedule,
-    }
-    write_json(execution.workspace.folder / "plan.json", content)
+def _read_plan(folder: Path) -> dict[str, Any]:
+    """What plan.json says of the run folder; nothing, if it is new."""
+    path = folder / "plan.json"
+    content = _read_json(path) if path.exists() else {}
+    if content and (content.get("mitocore") != 1 or not {"digests", "options", "schedule"} <= content.keys()):
+        raise RunError("plan.json of the run folder is not of this version", where=str(path), hint="another folder")
+    return content
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text("utf-8")))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise RunError(
             f"{path.name} of the run folder is damaged", where=str(path), hint="--fresh starts over"
         ) from error
 
 
-def _refuse_existing(ready: Plan) -> None:
+def _refuse_existing(ready: Plan, old: Mapping[str, Any]) -> None:
+    """Refuse to write over what this run folder did not write."""
     writer = ready.config.writer
+    ours = old.get("schedule", {}).get("outputs", {})
     for saved in ready.saved if writer else ():
-        if _exists(writer, saved.name):
+        if ours.get(saved.name) != place_of(writer) and holds(writer, saved.name):
             raise DataError(
                 f"{writer.path if writer else ''!r} already holds {saved.name!r}",
                 where=ready.config.document.where("output", "path"),
                 hint="another path in [output], or remove it first",
             )
-
-
-def _exists(writer: Writer | None, name: str) -> bool:
-    if writer is None:
-        return False
-    try:
-        writer.open(name).close()
-    except DataError:
-        return False
-    return True
 
 
 def _finished(execution: Execution) -> dict[str, Any] | None:
@@ -297,7 +293,7 @@ def _finished(execution: Execution) -> dict[str, Any] | None:
     record = _read_json(path)
     writer = execution.plan.config.writer
     kept = record.get("digests") == execution.digests and writer is not None
-    return record if kept and all(_exists(writer, saved.name) for saved in execution.plan.saved) else None
+    return record if kept and all(holds(writer, saved.name) for saved in execution.plan.saved) else None
 
 
 def _provenance(execution: Execution, begin: float) -> dict[str, Any]:
@@ -314,7 +310,7 @@ def _provenance(execution: Execution, begin: float) -> dict[str, Any]:
             "dtype": execution.spec.dtype,
             "voxel_size_nm": voxel_size.edges if voxel_size else None,
         },
-        "statistics": dict(execution.stats),
+        "statistics": execution.stats,
         "weights": {s.name: str(s.config.weights) for s in execution.plan.steps if s.config and s.config.weights},
         "schedule": execution.schedule,
         "seconds": round(time.time() - begin, 3),
@@ -327,7 +323,7 @@ def _provenance(execution: Execution, begin: float) -> dict[str, Any]:
     }
 
 
-def _results(execution: Execution) -> dict[str, Volume]:
+def _results(execution: Execution, folder: _Folder) -> dict[str, Volume]:
     writer = execution.plan.config.writer
     if writer is not None:
         return {saved.name: writer.open(saved.name) for saved in execution.plan.saved}
@@ -336,7 +332,7 @@ def _results(execution: Execution) -> dict[str, Volume]:
         spec = replace(
             execution.spec, dtype=saved.spec.dtype, channels=saved.spec.channels, chunks=None, kind=saved.spec.kind
         )
-        found[saved.name] = _Scratch(execution.sources[saved.name], spec)
+        found[saved.name] = _Scratch(execution.sources[saved.name], spec, folder)
     return found
 
 
@@ -394,7 +390,7 @@ class Pipeline:
         source: NDArray[Any] | Volume | str | Path,
         *,
         voxel_size: Any = None,
-        kind: Kind | None = None,
+        kind: Kind | str | None = None,
         save: Sequence[str] = (),
         output: str | Path | None = None,
     ) -> PlannedRun:
@@ -411,7 +407,7 @@ class Pipeline:
         config = PipelineConfig(
             steps=tuple(_configured(step, registry) for step in self.steps),
             reader=reader,
-            kind=kind,
+            kind=Kind(kind) if kind else None,
             writer=writer_of(output, registry) if output else None,
             save=tuple(save),
             run=self.options,

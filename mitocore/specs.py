@@ -116,8 +116,9 @@ class Window:
         for size, crop, overlap, divisor in zip(self.shape, self.crop, self.overlap, self.divisor, strict=True):
             if size == "all" and (crop or overlap):
                 raise ValueError('an axis that is "all" has neither crop nor overlap')
-            if size != "all" and (size % divisor or not 0 <= overlap < size - 2 * crop):
-                raise ValueError(f"window axis of {size}: not a multiple of {divisor}, or overlap {overlap} too large")
+            if size != "all" and (size % divisor or crop < 0 or not 0 <= overlap < size - 2 * crop):
+                problem = f"not a multiple of {divisor}, or crop {crop} or overlap {overlap} negative or too large"
+                raise ValueError(f"window axis of {size}: {problem}")
 
     def tile(self, volume: Shape) -> Shape:
         """What the network receives: (z, y, x) voxels including padding."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mitocore.errors import ConfigError
 from mitocore.geometry import Roi, Shape, VoxelSize, as_shape
 
 Floats = NDArray[np.float32]
@@ -20,6 +21,7 @@ _LENGTH = (200.0, 1200.0)
 _DENSITY = 0.16  # share of the volume that mitochondria are tried to fill
 _TOUCHING = 0.5  # share of the mitochondria that get a neighbour of their own
 _SPACE = 24.0  # between mitochondria that do not touch
+_COARSEST = 64.0  # edge of a voxel
 _PATIENCE = 800  # failures in a row after which a volume counts as full
 _TILE: Shape = (16, 32, 32)
 
@@ -48,13 +50,24 @@ def cells(shape: Shape = (64, 256, 256), seed: int = 0, *, voxel_size: VoxelSize
     seed
         Equal seeds give equal volumes.
     voxel_size
-        8 nm along each axis by default; unequal edges give sections.
+        8 nm along each axis by default, 64 nm at most; unequal edges give sections.
+
+    Raises
+    ------
+    ConfigError
+        If a voxel is too large to show a mitochondrion.
 
     >>> tissue = cells((8, 32, 32), seed=1)
     >>> tissue.raw.shape, str(tissue.raw.dtype), bool((tissue.semantic > 0).any())
     ((8, 32, 32), 'uint8', True)
     """
-    return _Tissue(shape, voxel_size or VoxelSize(8.0, 8.0, 8.0), np.random.default_rng(seed)).made()
+    size = voxel_size or VoxelSize(8.0, 8.0, 8.0)
+    if max(size.edges) > _COARSEST:
+        hint = f"voxel_size of at most {_COARSEST:g} nm"
+        raise ConfigError(
+            f"voxels of {size} are too large to show a mitochondrion", where="synthetic tissue", hint=hint
+        )
+    return _Tissue(shape, size, np.random.default_rng(seed)).made()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

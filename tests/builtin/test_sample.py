@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mitocore.builtin.sample import SampleReader
+from mitocore.errors import ConfigError
 from mitocore.geometry import Roi, VoxelSize
 from mitocore.specs import Kind
 from mitocore.testing import cells
@@ -98,6 +99,11 @@ def test_what_is_read_may_be_changed():
 
 def test_the_header_is_known_without_computing():
     assert SampleReader(shape=(4096, 4096, 4096)).open().spec.shape == (4096, 4096, 4096)
+
+
+def test_voxels_too_large_for_a_mitochondrion_are_refused():
+    with pytest.raises(ConfigError, match="1000 x 8 x 8 nm"):
+        cells((2, 8, 8), voxel_size=VoxelSize(1000.0, 8.0, 8.0))
 
 
 def test_options_survive_json_and_pickle():

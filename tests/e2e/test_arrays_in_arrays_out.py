@@ -18,7 +18,7 @@ from mitocore_rsunet.instances import ConnectedComponents, FillHoles, SizeFilter
 SHAPE = (14, 30, 26)
 OBJECTS = (
     Step(Median(size=(1, 3, 3))),
-    Step(Threshold(threshold=0.55)),
+    Step(Threshold(threshold=0.62)),
     Step(ConnectedComponents(connectivity=6), name="cc"),
     Step(SizeFilter(min_size=12, remove_small_mode="neighbor"), name="sized"),
     Step(FillHoles(), name="filled"),
@@ -49,8 +49,8 @@ def test_what_a_pipeline_gives_is_what_its_steps_give_on_the_whole_array(probabi
     assert whole.max() > 3
 
 
-@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.tuples(st.integers(3, 20), st.integers(5, 40), st.integers(5, 40)), st.sampled_from([0, 1, 3]))
+@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.tuples(st.integers(5, 16), st.integers(11, 32), st.integers(9, 28)), st.sampled_from([0, 1, 3]))
 def test_neither_blocks_nor_workers_change_a_voxel(probability, whole, block, workers):
     found = Pipeline(OBJECTS, block=block, workers=workers).run(probability, kind=Kind.PROBABILITY)
     np.testing.assert_array_equal(found.arrays()["filled.instances"], whole)
@@ -65,9 +65,9 @@ def test_every_array_of_a_pipeline_can_be_asked_for_whatever_scratch_is_kept(pro
     if save == "median.values":
         np.testing.assert_array_equal(values, expected)
     elif save == "threshold.mask":
-        np.testing.assert_array_equal(values, expected > 0.55)
+        np.testing.assert_array_equal(values, expected > 0.62)
     else:
-        np.testing.assert_array_equal(values > 0, expected > 0.55)
+        np.testing.assert_array_equal(values > 0, expected > 0.62)
 
 
 def test_a_step_that_is_computed_where_it_is_read_can_be_the_last_of_a_pipeline_that_keeps_nothing(probability):
@@ -147,7 +147,7 @@ voxel_size = 10
 [[step]]
 name = "mask"
 postprocessor = "builtin/threshold"
-threshold = 0.55
+threshold = 0.62
 [[step]]
 postprocessor = "connected_components"
 connectivity = 6
@@ -180,14 +180,13 @@ def test_every_format_holds_the_same_objects_with_the_voxel_size(name, probabili
     np.save(tmp_path / "p.npy", probability)
     output, options = FORMATS[name]
     (tmp_path / "pipeline.toml").write_text(TOML.format(output=output, options=options), "utf-8")
-    found = load(tmp_path / "pipeline.toml", registry=registry).run()
-    steps = (Step(Threshold(threshold=0.55), name="mask"), Step(ConnectedComponents(connectivity=6)))
+    steps = (Step(Threshold(threshold=0.62), name="mask"), Step(ConnectedComponents(connectivity=6)))
     expected = Pipeline([*steps, Step(SizeFilter(min_size=10))]).run(probability, kind=Kind.PROBABILITY).arrays()
-    np.testing.assert_array_equal(found.arrays()["size_filter.instances"], expected["sizefilter.instances"])
-    assert found["mask.mask"].spec.shape == SHAPE
-    assert 0 < found.arrays()["mask.mask"].mean() < 1
-    if name != "npy":
-        assert found["mask.mask"].spec.voxel_size.edges == (10, 10, 10)
+    with load(tmp_path / "pipeline.toml", registry=registry).run() as found:
+        np.testing.assert_array_equal(found.arrays()["size_filter.instances"], expected["sizefilter.instances"])
+        np.testing.assert_array_equal(found.arrays()["mask.mask"] > 0, probability > 0.62)
+        if name != "npy":
+            assert found["mask.mask"].spec.voxel_size.edges == (10, 10, 10)
     if name == "in place":
         assert not list((tmp_path / "run").glob("scratch/size_filter.instances*"))
 

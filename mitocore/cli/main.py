@@ -1,0 +1,267 @@
+"""Commands, options and help. Imports typer alone; what a command does lies in the modules beside this one."""
+
+# ruff: noqa: ARG001 - the guard around each command reads the context
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="mitocore",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Segment electron-microscopy volumes with pipelines of plugins.",
+    epilog="Volumes are PATH[::KEY], as in em.zarr::volumes/raw. `mitocore COMMAND --help` says more.",
+)
+weights = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Trained weights under a name.")
+app.add_typer(weights, name="weights")
+
+
+@dataclass(frozen=True)
+class Voice:
+    """How much is said on the way."""
+
+    verbosity: int = 0
+    """-1: errors only; 0: progress and one line per step; 1: per block."""
+    traceback: bool = False
+    """Whether errors are shown with their traceback."""
+
+
+def command(group: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command; what it raises is printed as an error for people."""
+
+    def register(body: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(body)
+        def guarded(context: typer.Context, **options: Any) -> None:
+            from mitocore.cli.failures import failures_shown
+
+            with failures_shown(context.obj):
+                body(context, **options)
+
+        group.command(name)(guarded)
+        return body
+
+    return register
+
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="TOML file.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="T.K=V", help="Set a key of a table or an option of a step; repeatable."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RoiText = Annotated[
+    str | None, typer.Option("--roi", metavar="Z,Y,X", help="Only these voxels: three ranges, such as 10:20,:,0:512.")
+]
+KindName = Annotated[
+    str | None, typer.Option("--kind", help="What the volume holds, where its file does not say: instance, mask …")
+]
+VoxelSizeText = Annotated[
+    str | None, typer.Option(help="Voxel size where the file does not say, or is wrong: 8nm, or 40,8,8 in nm (z,y,x).")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from mitocore import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more: per block.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", envvar="MITOCORE_TRACEBACK", help="Show where an error was raised.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+    del version
+    context.obj = Voice(-1 if quiet else min(verbose, 1), traceback)
+
+
+@command(app, "run")
+def run(
+    context: typer.Context,
+    file: File,
+    settings: Set = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep what is unchanged of another configuration.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over in the run folder.")] = False,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Take the run folder from a run that is gone.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print the plan, read no voxel.")] = False,
+) -> None:
+    """Run a pipeline, or go on where an earlier run was stopped."""
+    from mitocore.cli import commands
+
+    commands.run(context.obj, file, settings or [], resume, fresh, take_over, dry_run)
+
+
+@command(app, "train")
+def train(
+    context: typer.Context,
+    file: File,
+    settings: Set = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the training in its folder.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print the plan, read no voxel.")] = False,
+) -> None:
+    """Train a network on labelled volumes."""
+    from mitocore.cli import commands
+
+    commands.train(context.obj, file, settings or [], resume, dry_run)
+
+
+@command(app, "evaluate")
+def evaluate(
+    context: typer.Context,
+    prediction: Annotated[str, typer.Argument(metavar="PREDICTION", help="PATH[::KEY]")],
+    truth: Annotated[str, typer.Argument(metavar="TRUTH", help="Labels, PATH[::KEY].")],
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", metavar="NAME", help="Repeatable. Default: all that fit."),
+    ] = None,
+    kind: KindName = None,
+    roi: RoiText = None,
+    json: Json = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the scores to a .csv or .json file.")
+    ] = None,
+) -> None:
+    """Score a prediction against the truth."""
+    from mitocore.cli import commands
+
+    commands.evaluate(context.obj, prediction, truth, metric or [], kind, roi, json, output)
+
+
+@command(app, "validate")
+def validate(
+    context: typer.Context,
+    file: File,
+    settings: Set = None,
+    no_data: Annotated[
+        bool, typer.Option("--no-data", help="Look at no volume; missing weights are only noted.")
+    ] = False,
+) -> None:
+    """Check a pipeline or a training, and print what it would do."""
+    from mitocore.cli import commands
+
+    commands.validate(file, settings or [], no_data)
+
+
+@command(app, "convert")
+def convert(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="PATH[::KEY]")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="PATH[::KEY]")],
+    voxel_size: VoxelSizeText = None,
+    kind: KindName = None,
+    roi: RoiText = None,
+) -> None:
+    """Copy a volume into another format."""
+    from mitocore.cli import commands
+
+    commands.convert(context.obj, source, target, voxel_size, kind, roi)
+
+
+@command(app, "demo")
+def demo(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="[NAME]")] = "mito",
+    list_: Annotated[bool, typer.Option("--list", help="List the demos of the installed plugins.")] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where results go.")] = Path(
+        "mitocore-demo"
+    ),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over in the folder.")] = False,
+) -> None:
+    """Segment a synthetic volume with weights that come along, and report the scores."""
+    from mitocore.cli import commands, listings
+
+    if list_:
+        listings.demos()
+    else:
+        commands.demo(context.obj, name, output, fresh)
+
+
+@command(app, "plugins")
+def plugins(context: typer.Context, json: Json = False) -> None:
+    """List the installed plugins and what they provide."""
+    from mitocore.cli import listings
+
+    listings.plugins(json)
+
+
+@command(app, "describe")
+def describe(
+    context: typer.Context,
+    kind: Annotated[str | None, typer.Argument(metavar="[KIND", help="model, reader, postprocessor …")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME]")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the options as JSON schema.")] = False,
+) -> None:
+    """Describe a component and its options; without a name, print the schemas of all."""
+    from mitocore.cli import describe as description
+
+    description.describe(kind, name, schema)
+
+
+@command(weights, "add")
+def weights_add(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Weights with a header, or a .pth state dict.")],
+    name: Annotated[str, typer.Option("--name", metavar="N", help="The name pipelines will use.")],
+    model: Annotated[str | None, typer.Option("--model", help="Of a state dict: its model.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="OPTION=VALUE", help="Of a state dict: an option of the model; repeatable."),
+    ] = None,
+    normalizer: Annotated[
+        str | None, typer.Option("--normalizer", help='Of a state dict: NAME, or { normalizer = "…", … } as in TOML.')
+    ] = None,
+    voxel_size: Annotated[
+        str | None, typer.Option(help="Of a state dict: what it was trained at, 8nm or 40,8,8.")
+    ] = None,
+) -> None:
+    """Keep a copy of weights under a name."""
+    from mitocore.cli import commands, listings
+
+    listings.add_weights(file, name, model, settings or [], normalizer, commands.voxel_size_of(voxel_size))
+
+
+@command(weights, "list")
+def weights_list(context: typer.Context, json: Json = False) -> None:
+    """List the weights that have a name."""
+    from mitocore.cli import listings
+
+    listings.weights(json)
+
+
+@command(weights, "info")
+def weights_info(
+    context: typer.Context,
+    weights: Annotated[str, typer.Argument(metavar="NAME|PATH")],
+    json: Json = False,
+) -> None:
+    """Print what weights say of themselves."""
+    from mitocore.cli import listings
+
+    listings.weights_info(weights, json)
+
+
+@command(weights, "remove")
+def weights_remove(context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    """Forget weights and delete their copy."""
+    from mitocore.cli import listings
+
+    listings.remove_weights(name)
