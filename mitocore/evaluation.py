@@ -6,9 +6,12 @@ from typing import Any
 
 from mitocore.blockwise.arrays import Opened
 from mitocore.blockwise.grid import BlockGrid
-from mitocore.errors import DataError, WiringError
+from mitocore.config.components import build
+from mitocore.config.toml import near
+from mitocore.errors import ConfigError, DataError, WiringError
 from mitocore.geometry import Roi, Shape, as_shape
 from mitocore.interfaces import Block, Metric, Volume
+from mitocore.registry import Registry
 from mitocore.specs import Kind
 
 BLOCK = (64, 512, 512)
@@ -64,6 +67,26 @@ def _kind(volume: Volume) -> Kind:
     if volume.spec.dtype == "bool":
         return Kind.MASK
     return Kind.PROBABILITY if volume.spec.dtype.startswith("float") else Kind.INSTANCE
+
+
+def metrics_of(
+    names: Sequence[str], kind: Kind, registry: Registry, options: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Metric]:
+    """The metrics asked for by name, with their options; none asked for: all that fit what the prediction holds.
+
+    Raises
+    ------
+    PluginError
+        If one is unknown.
+    ConfigError
+        If an option is, or options are given for a metric that is not computed.
+    """
+    wanted = names or registry.names("metric")
+    for name in options.keys() - set(wanted):
+        raise ConfigError(f"there are options of {name!r}, which is not computed", hint=near(name, wanted))
+    built = [(name, build("metric", {"metric": name, **options.get(name, {})}, registry)[0]) for name in wanted]
+    metrics = {name: metric for name, metric in built if isinstance(metric, Metric)}
+    return metrics if names else fitting(metrics, kind)
 
 
 def fitting(metrics: Mapping[str, Metric], kind: Kind) -> dict[str, Metric]:
@@ -124,8 +147,3 @@ def _read(pair: Compared, metric: Metric, roi: Roi) -> Any:
 def _truth(volume: Volume, metric: Metric, roi: Roi) -> Any:
     kind = Kind.SEMANTIC if metric.compares is Kind.SEMANTIC else Kind.INSTANCE
     return Opened(volume, kind).read(roi)
-
-
-def metrics_of(names: Sequence[str], available: Mapping[str, Metric], kind: Kind) -> dict[str, Metric]:
-    """The metrics asked for by name; none asked for: all that fit."""
-    return {name: available[name] for name in names} if names else fitting(available, kind)

@@ -1,6 +1,7 @@
 """Planning: a pipeline is wired, checked and priced before a voxel is read."""
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from mitocore.specs import ArraySpec, Kind, Need, VolumeSpec, Window
 
 INPUT = "input.image"
 _TOLERANCE = 0.15  # of a voxel's edge, between training and input
+_TABLES = ("input", "step", "output", "run")
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,8 @@ def plan(config: PipelineConfig, registry: Registry, volume: VolumeSpec | None =
         volume = _opened(config)
     voxel_size = volume.voxel_size if volume else (config.reader.voxel_size if config.reader else None)
     arrays = {INPUT: _input_spec(config, volume)}
+    if findings := _misnamed(config):
+        raise together(findings)
     steps, findings = _wire(config, registry, arrays, voxel_size, known=volume is not None or voxel_size is not None)
     if findings:
         raise together(findings)
@@ -153,12 +157,29 @@ def plan(config: PipelineConfig, registry: Registry, volume: VolumeSpec | None =
     return ready
 
 
+def _misnamed(config: PipelineConfig) -> list[MitocoreError]:
+    """Steps whose arrays could not be told apart, or not be written as "step.array"."""
+    findings: list[MitocoreError] = []
+    names = [step.name for step in config.steps]
+    for number, step in enumerate(config.steps):
+        problem = ""
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", step.name):
+            problem = "is not a name for a step; letters, digits, _ and - are allowed"
+        elif step.name in _TABLES:
+            problem = "is the name of a table, not of a step"
+        elif step.name in names[:number]:
+            problem = "is the name of two steps"
+        if problem:
+            findings.append(WiringError(f"{step.name!r} {problem}", where=step.where, hint='name = "…" of its own'))
+    return findings
+
+
 def _opened(config: PipelineConfig) -> VolumeSpec:
     if config.reader is None:
         raise ConfigError(
             "the pipeline has no input",
             where=str(config.document.path or ""),
-            hint='[input]\npath = "volume.zarr::raw"',
+            hint='[input] path = "volume.zarr::raw"',
         )
     try:
         with config.reader.open() as volume:
@@ -340,7 +361,7 @@ def _saved(config: PipelineConfig, steps: list[PlannedStep], arrays: Mapping[str
     names = config.save or tuple(f"{steps[-1].name}.{name}" for name in steps[-1].gives)
     where = config.document.where("output", "save")
     saved = []
-    for name in names:
+    for name in dict.fromkeys(names):
         if name not in arrays or name == INPUT:
             have = [array for array in arrays if array != INPUT]
             raise WiringError(f"no step gives {name!r}", where=where, hint=near(name, have))

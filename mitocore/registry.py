@@ -143,7 +143,7 @@ def discover(points: Iterable[EntryPoint] | None = None) -> Registry:
     manager, registry = pluggy.PluginManager("mitocore"), Registry()
     manager.add_hookspecs(hookspecs)
     allowed = os.environ.get("MITOCORE_PLUGINS")  # unset: all; "": none; "a,b": those
-    wanted = None if allowed is None else set(allowed.split(","))
+    wanted = None if allowed is None else {name.strip() for name in allowed.split(",")}
     found = entry_points(group=API_GROUP) if points is None else points
     unique = {(p.name, p.value): p for p in found}  # editable installs can list one twice
     for point in sorted(unique.values(), key=lambda p: p.name):
@@ -167,6 +167,6 @@ def discover(points: Iterable[EntryPoint] | None = None) -> Registry:
         try:
             manager.subset_hook_caller("mitocore_register", others)(registry=registry)
         except Exception as error:  # noqa: BLE001
-            del registry.entries[before:]
+            del registry.entries[before:], registry.versions[name]
             registry.broken[name] = error
     return registry

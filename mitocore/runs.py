@@ -8,7 +8,7 @@ import shutil
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
@@ -25,12 +25,12 @@ from mitocore.blockwise.lock import RunLock
 from mitocore.blockwise.workspace import Workspace
 from mitocore.config import toml
 from mitocore.config.components import build
-from mitocore.config.pipeline import PipelineConfig, PredictTable, RunTable, StepConfig, configure
+from mitocore.config.pipeline import PipelineConfig, PredictTable, RunTable, StepConfig, configure, kind_of
 from mitocore.errors import ConfigError, DataError, PluginError, RunError
 from mitocore.execution import Execution, begin_again, holds, place_of, write_json
 from mitocore.geometry import Roi, VoxelSize, as_shape
 from mitocore.header import read_header
-from mitocore.interfaces import Metric, Model, Normalizer, PostProcessor, Reader, Volume
+from mitocore.interfaces import Model, Normalizer, PostProcessor, Reader, Volume
 from mitocore.pipeline import Plan, plan
 from mitocore.registry import Registry
 from mitocore.specs import ArraySpec, Kind, Storage, VolumeSpec
@@ -165,7 +165,7 @@ class PlannedRun:
             if self.volume is not None:
                 return self._in(folder, workspace, self.volume, policy)
             if self.plan.config.reader is None:
-                raise ConfigError("the pipeline has no input", hint='[input]\npath = "volume.zarr::raw"')
+                raise ConfigError("the pipeline has no input", hint='[input] path = "volume.zarr::raw"')
             with self.plan.config.reader.open() as volume:
                 return self._in(folder, workspace, volume, policy)
 
@@ -407,7 +407,7 @@ class Pipeline:
         config = PipelineConfig(
             steps=tuple(_configured(step, registry) for step in self.steps),
             reader=reader,
-            kind=Kind(kind) if kind else None,
+            kind=kind_of(kind),
             writer=writer_of(output, registry) if output else None,
             save=tuple(save),
             run=self.options,
@@ -494,23 +494,17 @@ def evaluate(
     options
         Options by metric, such as ``{"voxel": {"thresholds": [0.3, 0.5]}}``.
     """
-    registry = installed()
     with _volume(prediction) as predicted, _volume(truth) as true:
-        pair = evaluation.compared(predicted, true, kind=Kind(kind) if kind else None, roi=roi)
-        names = metrics or registry.names("metric")
-        built: dict[str, Metric] = {}
-        for name in names:
-            metric, _ = build("metric", {"metric": name, **(options or {}).get(name, {})}, registry)
-            if isinstance(metric, Metric):
-                built[name] = metric
-        chosen = built if metrics else evaluation.fitting(built, pair.kind)
+        pair = evaluation.compared(predicted, true, kind=kind_of(kind), roi=roi)
+        chosen = evaluation.metrics_of(metrics, pair.kind, installed(), options or {})
         return evaluation.evaluate(pair, chosen, progress=progress)
 
 
-def _volume(source: str | Path | Volume | NDArray[Any]) -> Volume:
+def _volume(source: str | Path | Volume | NDArray[Any]) -> AbstractContextManager[Volume]:
+    """A volume, closed at the end if it was opened here."""
     if isinstance(source, np.ndarray):
         return ArrayVolume(source)
-    return source if isinstance(source, Volume) else open_volume(source)
+    return nullcontext(source) if isinstance(source, Volume) else open_volume(source)
 
 
 def convert(
@@ -545,7 +539,7 @@ def convert(
             region = Roi.parse(roi, spec.shape) if roi else Roi.whole(spec.shape)
         except ValueError as error:
             raise DataError(str(error), where="--roi", hint="--roi 10:20,:,0:512") from error
-        held = Kind(kind) if kind else spec.kind
+        held = kind_of(kind) or spec.kind
         if spec.dtype not in writer.dtypes:
             raise DataError(
                 f"{str(source)!r} is {spec.dtype}; this format holds {', '.join(writer.dtypes)}",

@@ -113,8 +113,8 @@ class TrainingPlan:
         for volume in self.volumes:
             size = volume.spec.voxel_size or "voxel size unknown"
             rows.append(f"  volume {volume.path}: {_text(volume.spec.shape)} voxels, {size}")
-            named = [*(("train", box) for box in volume.parts.train)]
-            named += [(n, b) for n in ("validation", "test") if (b := getattr(volume.parts, n))]
+            held = {"validation": volume.parts.validation, "test": volume.parts.test}
+            named = [("train", box) for box in volume.parts.train] + [(n, box) for n, box in held.items() if box]
             rows += [f"    {name:<10} {_ranges(box):<32} {box.voxels:>14,} voxels" for name, box in named]
         best = f"{train.keep_best}, every {train.validate_every} steps"
         return "\n".join([*rows, f"  best by {best}", f"  folder {self.folder}"])
@@ -183,13 +183,13 @@ class _Planning:
         self.augments = tuple(augment for augment, _ in built)
         self.tables["augment"] = [table for _, table in built]
         self.tables["objective"] = []
-        self.parts_of_objectives = []
+        self.compared: list[tuple[ObjectiveTable, Target, Loss]] = []
         for number, objective in enumerate(config.objective):
             keys = ("objective", number)
             with findings.gather():
                 target, target_table = self._component("target", objective.target, *keys, "target")
                 loss, loss_table = self._component("loss", objective.loss, *keys, "loss")
-                self.parts_of_objectives.append((objective, target, loss))
+                self.compared.append((objective, target, loss))
                 words = {"head": objective.head, "weight": objective.weight}
                 self.tables["objective"].append({**words, "target": target_table, "loss": loss_table})
         for number, step in enumerate(config.step):
@@ -198,14 +198,12 @@ class _Planning:
 
     def wire(self, findings: _Findings) -> None:
         heads = {head.name: head for head in self.model.heads()}
-        for number, (objective, target, loss) in enumerate(self.parts_of_objectives):
+        for number, (objective, target, loss) in enumerate(self.compared):
             where = self.document.where("objective", number)
             with findings.gather(where):
                 self.objectives.append(self._objective(objective, target, loss, heads, where))
-        untrained = [
-            n for n, h in heads.items() if not h.auxiliary and n not in {o.head for o in self.config.objective}
-        ]
-        if untrained:
+        trained = {objective.head for objective in self.config.objective}
+        if untrained := [name for name, head in heads.items() if not head.auxiliary and name not in trained]:
             hint = f'[[objective]] with head = "{untrained[0]}", or a model without it'
             findings.append(WiringError(f"no objective trains head {untrained[0]!r} of the model", hint=hint))
         with findings.gather(self.document.where("train", "keep_best")):
@@ -219,16 +217,13 @@ class _Planning:
                 opened = plan_volume(table, number, self.model, self.crop, self.registry, self.document)
                 self.volumes.append(opened)
         findings.stop()
-        for what in ("train", "validation"):
-            if not any(getattr(volume.parts, what) for volume in self.volumes):
-                part = {"train": "training", "validation": "validation"}[what]
-                findings.append(
-                    ConfigError(
-                        f"no volume has a part for {part}",
-                        where=self.document.where("volume", 0),
-                        hint='split = { validation = "z:0.85-1.0" }',
-                    )
-                )
+        boxes = {
+            "training": any(volume.parts.train for volume in self.volumes),
+            "validation": any(volume.parts.validation for volume in self.volumes),
+        }
+        where, hint = self.document.where("volume", 0), 'split = { validation = "z:0.85-1.0" }'
+        empty = [part for part, found in boxes.items() if not found]
+        findings += [ConfigError(f"no volume has a part for {part}", where=where, hint=hint) for part in empty]
         names = ("image", "labels", "valid", "values", "classes", "weight", "parts")
         self.tables["volume"] = [{name: _plain(getattr(v, name)) for name in names} for v in self.volumes]
 
@@ -292,8 +287,8 @@ class _Planning:
     def _normalizer(self) -> tuple[Normalizer, Table]:
         value = self.config.normalizer or (self.header.normalizer if self.header else None)
         if value is None:
-            hint = '[normalizer]\nnormalizer = "percentile"'.replace("\n", ", then ")
-            raise ConfigError("the training has no normalizer", where=str(self.document.path or ""), hint=hint)
+            where, hint = str(self.document.path or ""), 'normalizer = "percentile" in a table [normalizer]'
+            raise ConfigError("the training has no normalizer", where=where, hint=hint)
         return self._component("normalizer", value, "normalizer")
 
     def _objective(

@@ -114,12 +114,12 @@ def convert(voice: Voice, source: str, target: str, voxel_size: str | None, kind
 
 def demo(voice: Voice, name: str, output: Path, fresh: bool) -> None:
     """Run a demo; print its scores and where the report is."""
-    from mitocore import demo as demos
+    from mitocore.demo import find_demo, run_demo
 
-    found = demos.find(name)
+    found = find_demo(name)
     then = "interrupted; what is finished is kept, the same command goes on from there"
     with speaking(voice) as told, stoppable(then) as stop:
-        result = demos.run(found, output, fresh=fresh, progress=told, cancel=stop)
+        result = run_demo(found, output, fresh=fresh, progress=told, cancel=stop)
     if result.scores:
         typer.echo(f"scores against the truth\n{_scores_table(result.scores, indent='  ')}")
     typer.echo(result.table.summary())

@@ -186,7 +186,7 @@ def demo(
     ),
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over in the folder.")] = False,
 ) -> None:
-    """Segment a synthetic volume with weights that come along, and report the scores."""
+    """Segment a synthetic volume and report the scores."""
     from mitocore.cli import commands, listings
 
     if list_:
@@ -210,7 +210,7 @@ def describe(
     name: Annotated[str | None, typer.Argument(metavar="NAME]")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the options as JSON schema.")] = False,
 ) -> None:
-    """Describe a component and its options; without a name, print the schemas of all."""
+    """Describe a component; without a name, print all schemas."""
     from mitocore.cli import describe as description
 
     description.describe(kind, name, schema)

@@ -13,7 +13,6 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from mitocore.cli.main import Voice
@@ -29,10 +28,8 @@ Told = Callable[..., None]
 @contextmanager
 def speaking(voice: Voice) -> Iterator[Told]:
     """Log and report progress on stderr while a command works; gives the callback for the progress."""
-    console = Console(stderr=True, soft_wrap=True)
-    handler = RichHandler(_LEVELS[voice.verbosity], console, show_time=False, show_level=False, show_path=False)
-    handler.setFormatter(_Plain())
-    with logged(handler):
+    console = Console(stderr=True)
+    with logged(_Spoken(console, _LEVELS[voice.verbosity])):
         if voice.verbosity < 0:
             yield _unheard
         elif console.is_terminal:
@@ -65,10 +62,16 @@ def log_file(path: Path) -> logging.Handler:
     return handler
 
 
-class _Plain(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
+class _Spoken(logging.Handler):
+    """Prints log lines on the console, above the bars."""
+
+    def __init__(self, console: Console, level: int) -> None:
+        super().__init__(level)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        self._console.print(prefix + self.format(record), markup=False, highlight=False, soft_wrap=True)
 
 
 def _unheard(*_told: object) -> None:

@@ -64,7 +64,7 @@ def configured(
         return found.model_validate(options)
     except ValidationError as error:
         what = f"{entry.kind} {entry.name!r}"
-        raise together(translate(error, found, document, *keys, what=what)) from error
+        raise together(translate(error, found, options, document, *keys, what=what)) from error
 
 
 def resolved(path: str, folder: Path) -> str:

@@ -1,23 +1,27 @@
 """What pipeline.toml may say."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, NonNegativeInt, PositiveInt
 
 from mitocore import weights
 from mitocore.component import AtInference
 from mitocore.config.components import build, opened_by
-from mitocore.config.toml import Document, near, parse, step_name
-from mitocore.errors import ConfigError, DataError, MitocoreError, PluginError, WiringError, together
+from mitocore.config.toml import Document, Key, near, parse, step_name
+from mitocore.errors import ConfigError, DataError, MitocoreError, PluginError, together
 from mitocore.geometry import Shape
 from mitocore.header import WeightsHeader, read_header
 from mitocore.interfaces import Model, Normalizer, PostProcessor, Reader, Writer
 from mitocore.registry import Entry, Registry
 from mitocore.specs import Axis, Kind, Storage
+
+T = TypeVar("T")
 
 STEP_WORDS = ("name", "inputs", "predict", "weights", "storage")
 """Keys of a [[step]] that belong to the engine."""
@@ -52,7 +56,7 @@ class PredictTable(_Table):
     """Voxels of one forward pass, (z, y, x), or "all" for a whole axis. Default: what the weights were trained with."""
     overlap: Shape | None = None
     """Voxels shared by neighbouring tiles, blended. Default: that of the model."""
-    batch: int | Literal["auto"] = "auto"
+    batch: PositiveInt | Literal["auto"] = "auto"
     """Tiles in one forward pass. "auto": 1 on a CPU, 4 on a GPU."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """"auto": bf16 on a GPU that has it, else float32."""
@@ -63,15 +67,15 @@ class RunTable(_Table):
 
     folder: str | None = None
     """The run folder: state, scratch and record. Default: runs/<name of the TOML file>."""
-    workers: int | Literal["auto"] = "auto"
+    workers: NonNegativeInt | Literal["auto"] = "auto"
     """Threads that work on blocks; 0 works in the calling thread. "auto": one per core."""
     block: Annotated[Shape, AfterValidator(_positive)] = (128, 512, 512)
     """Unit of work in voxels, (z, y, x)."""
-    memory: Annotated[int | Literal["auto"], BeforeValidator(bytes_of)] = "auto"
+    memory: Annotated[PositiveInt | Literal["auto"], BeforeValidator(bytes_of)] = "auto"
     """Bytes a run may use, or "16 GB". "auto": half of what is free."""
     devices: str = "auto"
     """"auto": the first GPU there is, else the CPU; or "cpu", "cuda:0"."""
-    retries: int = 2
+    retries: NonNegativeInt = 2
     """How often a block that raises is tried again."""
     keep: Literal["heads", "all", "none"] = "heads"
     """Scratch kept when the run is done: what the network gave, everything, or nothing."""
@@ -142,41 +146,32 @@ def configure(document: Document, registry: Registry, *, data: bool = True) -> P
         With all findings, in the order of the file.
     """
     file = parse(_File, document.data, document, what="the pipeline")
-    findings: list[MitocoreError] = []
+    findings: list[tuple[int, MitocoreError]] = []
     notes: list[str] = []
-    steps: list[StepConfig] = []
-    for number, table in enumerate(file.step):
+
+    def checked(read: Callable[[], T], *keys: Key) -> T | None:
         try:
-            steps.append(_step(table, registry, document, number, notes, data=data))
+            return read()
         except MitocoreError as error:
-            findings += [error, *error.others]
-    reader = writer = None
-    kind: Kind | None = None
+            findings.extend((document.lines.get(keys, 0), finding) for finding in (error, *error.others))
+            return None
+
+    reader, kind = None, None
+    if file.input is not None:
+        reader, kind = checked(partial(_input, file.input, registry, document), "input") or (None, None)
+    read_step = partial(_step, registry=registry, document=document, notes=notes, data=data)
+    steps = [checked(partial(read_step, table, number=n), "step", n) for n, table in enumerate(file.step)]
+    writer: Writer | None = None
     save: tuple[str, ...] = ()
-    try:
-        if file.input is not None:
-            reader, kind = _input(file.input, registry, document)
-    except MitocoreError as error:
-        findings += [error, *error.others]
-    try:
-        if file.output is not None:
-            writer, save = _output(file.output, registry, document)
-    except MitocoreError as error:
-        findings += [error, *error.others]
-    for step in steps:
-        if [s.name for s in steps].count(step.name) > 1 or step.name == "input":
-            taken = "the input's" if step.name == "input" else "two steps'"
-            findings.append(
-                WiringError(f"{step.name!r} is {taken} name", where=step.where, hint='name = "…" of its own')
-            )
+    if file.output is not None:
+        writer, save = checked(partial(_output, file.output, registry, document), "output") or (None, ())
     if not file.step:
-        findings.append(
-            ConfigError("there is no [[step]]", where=str(document.path or ""), hint='[[step]]\nweights = "…"')
-        )
+        problem = ConfigError("there is no [[step]]", where=str(document.path or ""), hint='[[step]] weights = "…"')
+        findings.append((0, problem))
     if findings:
-        raise together(findings)
+        raise together([finding for _, finding in sorted(findings, key=itemgetter(0))])
     return PipelineConfig(
-        steps=tuple(steps),
+        steps=tuple(step for step in steps if step),
         name=document.path.stem if document.path else "pipeline",
         reader=reader,
         kind=kind,
@@ -188,15 +183,24 @@ def configure(document: Document, registry: Registry, *, data: bool = True) -> P
     )
 
 
+def kind_of(stated: Any, where: str = "") -> Kind | None:
+    """The kind of array that is stated, if one is.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such kind.
+    """
+    if stated is not None and stated not in list(Kind):
+        raise ConfigError(f"{stated!r} is not a kind of array", where=where, hint=near(str(stated), Kind))
+    return None if stated is None else Kind(stated)
+
+
 def _input(table: dict[str, Any], registry: Registry, document: Document) -> tuple[Reader, Kind | None]:
     where = document.where("input")
     path = table.get("path")
     options = {key: value for key, value in table.items() if key not in ("path", "reader", "kind")}
-    kind = table.get("kind")
-    if kind is not None and kind not in list(Kind):
-        raise ConfigError(
-            f"{kind!r} is not a kind of array", where=document.where("input", "kind"), hint=near(str(kind), Kind)
-        )
+    kind = kind_of(table.get("kind"), document.where("input", "kind"))
     named = table.get("reader")
     if path is None and named is not None:
         reader, _ = build("reader", {"reader": named, **options}, registry, document, "input")
@@ -204,7 +208,7 @@ def _input(table: dict[str, Any], registry: Registry, document: Document) -> tup
         reader, _ = opened_by("reader", path, registry, document, "input", options=options, named=named)
     else:
         raise ConfigError("the input has no path", where=where, hint='path = "volume.zarr::raw"')
-    return _typed(reader, Reader), Kind(kind) if kind else None
+    return _typed(reader, Reader), kind
 
 
 def _output(table: dict[str, Any], registry: Registry, document: Document) -> tuple[Writer, tuple[str, ...]]:
@@ -224,7 +228,7 @@ def _typed(component: Any, kind: type[Any]) -> Any:
 
 
 def _step(
-    table: dict[str, Any], registry: Registry, document: Document, number: int, notes: list[str], *, data: bool
+    table: dict[str, Any], *, registry: Registry, document: Document, number: int, notes: list[str], data: bool
 ) -> StepConfig:
     keys = ("step", number)
     where = document.where(*keys)

@@ -4,19 +4,22 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from mitocore.errors import ConfigError, DataError, MitocoreError, together
 
 Key = str | int
 M = TypeVar("M", bound=BaseModel)
 
+_PART = r"""(?:"[^"]+"|'[^']+'|[A-Za-z0-9_\-]+)"""
 _HEADER = re.compile(r"^\s*(\[\[|\[)\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?$")
-_ENTRY = re.compile(r"""^\s*("[^"]+"|'[^']+'|[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]+)*)\s*=""")
+_ENTRY = re.compile(rf"^\s*({_PART}(?:\s*\.\s*{_PART})*)\s*=")
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Document:
 
     def folder_of(self, *keys: Key) -> Path:
         """Where a relative path stated at this key starts."""
-        return Path() if keys in self.overridden else self.folder
+        stated = any(keys[:n] in self.overridden for n in range(1, len(keys) + 1))
+        return Path() if stated else self.folder
 
     def where(self, *keys: Key) -> str:
         """File, line and table of a key, as in ``pipeline.toml:19 [[step]] 'mito'``."""
@@ -90,23 +94,40 @@ def locate(text: str) -> dict[tuple[Key, ...], int]:
     lines: dict[tuple[Key, ...], int] = {}
     counts: dict[tuple[Key, ...], int] = {}
     table: tuple[Key, ...] = ()
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := _HEADER.match(line):
+    begun = ""  # a statement that is not whole yet: its further lines are neither keys nor tables
+    for number, line in enumerate(text.split("\n"), 1):
+        if begun:
+            begun = _unfinished(f"{begun}\n{line}")
+        elif header := _HEADER.match(line):
             table = _anchored(header[2], counts)
             if header[1] == "[[":
                 counts[table] = counts.get(table, -1) + 1
                 table = (*table, counts[table])
             lines.setdefault(table, number)
         elif entry := _ENTRY.match(line):
-            keys = [entry[1].strip("\"'")] if entry[1][0] in "\"'" else entry[1].split(".")
-            lines.setdefault((*table, *keys), number)
+            lines.setdefault((*table, *_parts(entry[1])), number)
+            begun = _unfinished(line)
     return lines
+
+
+def _unfinished(statement: str) -> str:
+    """The statement, if its value goes on in the next line."""
+    try:
+        tomllib.loads(statement)
+    except tomllib.TOMLDecodeError:
+        return statement
+    return ""
+
+
+def _parts(name: str) -> list[str]:
+    """The parts of a dotted key, without quotes."""
+    return [part.strip("\"'") for part in re.findall(_PART, name)]
 
 
 def _anchored(name: str, counts: Mapping[tuple[Key, ...], int]) -> tuple[Key, ...]:
     """The key path of a table name; a sub-table of an array of tables belongs to its last entry."""
     path: tuple[Key, ...] = ()
-    parts = [part.strip().strip("\"'") for part in name.split(".")]
+    parts = _parts(name)
     for place, part in enumerate(parts):
         path = (*path, part)
         if path in counts and place < len(parts) - 1:
@@ -116,22 +137,25 @@ def _anchored(name: str, counts: Mapping[tuple[Key, ...], int]) -> tuple[Key, ..
 
 def override(document: Document, overrides: Sequence[str]) -> Document:
     """The document with ``TABLE.KEY=VALUE`` or ``STEP.OPTION=VALUE`` applied, in order."""
-    changed = set(document.overridden)
+    data, changed = deepcopy(document.data), set(document.overridden)
     for text in overrides:
         name, equals, value = text.partition("=")
-        if not equals or not name.strip():
+        if not equals or not all(part.strip() for part in name.split(".")):
             raise ConfigError(f"{text!r} sets nothing", where="--set", hint="--set TABLE.KEY=VALUE")
-        path = _resolve(document.data, name.strip())
-        target: Any = document.data
+        path = _resolve(data, name.strip())
+        target: Any = data
         for key in path[:-1]:
-            target = target[key] if isinstance(key, int) else target.setdefault(key, {})
+            if isinstance(target, dict):
+                target = target.setdefault(key, {})
+            else:
+                target = target[key] if isinstance(target, list) and isinstance(key, int) else None
         if not isinstance(target, dict):
             raise ConfigError(
                 f"{name!r} is inside a value, not a table", where="--set", hint=f"set {path[0]} as a whole"
             )
         target[path[-1]] = _value(value.strip())
         changed.add(path)
-    return Document(document.data, document.path, document.lines, frozenset(changed))
+    return Document(data, document.path, document.lines, frozenset(changed))
 
 
 def _resolve(data: dict[str, Any], name: str) -> tuple[Key, ...]:
@@ -149,13 +173,18 @@ def _resolve(data: dict[str, Any], name: str) -> tuple[Key, ...]:
             where=f"--set {name}",
             hint=f"{first}.0.{rest[0]}=… is the first",
         )
-    steps = [n for n, step in enumerate(data.get("step", ())) if step_name(step) == first]
+    named = [step_name(step) if isinstance(step, dict) else "" for step in _list(data.get("step"))]
+    steps = [n for n, step in enumerate(named) if step == first]
     if steps and not isinstance(found, dict):
         return ("step", steps[0], *rest)
     if not isinstance(found, dict) and first not in TABLES:
-        known = [*data, *(step_name(step) for step in data.get("step", ()))]
+        known = [*data, *filter(None, named)]
         raise ConfigError(f"no table or step is called {first!r}", where=f"--set {name}", hint=near(first, known))
     return (first, *rest)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 TABLES = ("input", "output", "run", "train", "model", "normalizer", "sampler")
@@ -164,8 +193,8 @@ TABLES = ("input", "output", "run", "train", "model", "normalizer", "sampler")
 
 def step_name(table: Mapping[str, Any]) -> str:
     """Name of a step: its `name`, else that of its component."""
-    stated = table.get("name") or table.get("postprocessor") or table.get("model") or ""
-    return str(stated).rpartition("/")[2]
+    component = table.get("postprocessor") or table.get("model") or ""
+    return str(table.get("name") or str(component).rpartition("/")[2])
 
 
 def _value(text: str) -> Any:
@@ -177,7 +206,7 @@ def _value(text: str) -> Any:
 
 def near(word: str, known: Iterable[str]) -> str:
     """A hint: the nearest of the known words, or all of them."""
-    words = list(dict.fromkeys(known))
+    words = list(dict.fromkeys(map(str, known)))
     close = difflib.get_close_matches(word, words, 1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(words) or 'none'}"
 
@@ -193,17 +222,17 @@ def parse(model: type[M], data: Any, document: Document, *keys: Key, what: str =
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise together(translate(error, model, document, *keys, what=what)) from error
+        raise together(translate(error, model, data, document, *keys, what=what)) from error
 
 
 def translate(
-    error: ValidationError, model: type[BaseModel], document: Document, *keys: Key, what: str = ""
+    error: ValidationError, model: type[BaseModel], data: Any, document: Document, *keys: Key, what: str = ""
 ) -> list[MitocoreError]:
-    """The findings of pydantic as errors for people, in the order of their lines."""
+    """The findings of pydantic about `data` as errors for people, in the order of their lines."""
     subject = what or document.where(*keys).rpartition(" ")[2] or "the file"
-    findings = []
+    findings: dict[tuple[Key, ...], MitocoreError] = {}
     for found in error.errors():
-        place = tuple(key for key in found["loc"] if isinstance(key, str | int))
+        place = _place(found, data)
         name = ".".join(map(str, place))
         where = document.where(*keys, *place)
         if found["type"] == "extra_forbidden":
@@ -215,11 +244,23 @@ def translate(
             message = found["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
             message = message[:1].lower() + message[1:]
             value = "" if found["type"] == "value_error" and not name else f"{name} = {_short(found['input'])}: "
-            finding = ConfigError(
-                f"{value}{message}", where=where, hint=f"`mitocore describe` lists the options of {subject}"
-            )
-        findings.append((document.lines.get((*keys, *place), 0), finding))
-    return [finding for _, finding in sorted(findings, key=lambda pair: pair[0])]
+            problem = f"{findings[place].problem}, or {message}" if place in findings else f"{value}{message}"
+            finding = ConfigError(problem, where=where, hint=f"`mitocore describe` lists the options of {subject}")
+        findings[place] = finding
+    return [findings[place] for place in sorted(findings, key=lambda place: document.lines.get((*keys, *place), 0))]
+
+
+def _place(found: ErrorDetails, data: Any) -> tuple[Key, ...]:
+    """Where in `data` pydantic found something, without the marks of the branches of a union."""
+    place: tuple[Key, ...] = ()
+    for key in found["loc"]:
+        indexed = isinstance(data, list | tuple) and isinstance(key, int) and key < len(data)
+        if indexed or (isinstance(data, Mapping) and key in data):
+            data = data[key]
+        elif found["type"] != "missing" or key != found["loc"][-1]:
+            continue
+        place = (*place, key)
+    return place
 
 
 def _fields(model: type[BaseModel], place: tuple[Key, ...]) -> list[str]:

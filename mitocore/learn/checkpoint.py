@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from mitocore.errors import ContractError, DataError
@@ -26,7 +26,8 @@ _PREFIXES = ("module.", "model.", "_orig_mod.")
 def save_weights(path: Path, state: State, header: WeightsHeader) -> None:
     """Write tensors and header to one file; at any moment it is the old file or the new one."""
     apart = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    write_aside(path, lambda aside: save_file(apart, aside, {"mitocore": header.model_dump_json()}))
+    content = save(apart, {"mitocore": header.model_dump_json()})
+    write_aside(path, lambda aside: aside.write_bytes(content))  # safetensors' own files are for one user only
 
 
 def write_aside(path: Path, write: Callable[[Path], Any]) -> None:

@@ -1,10 +1,12 @@
 """The model step of a run: slabs are settled, written and committed while the next ones are computed."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mitocore.blockwise.arrays import BlockFiles, Source, pack
@@ -45,12 +47,17 @@ class ModelStep:
         self.lattice = TileLattice(volume.shape, step.window)
         self.device = chosen(devices)
         self.batch = batch_of(self.device) if self.predict.batch == "auto" else self.predict.batch
+        self.threads = torch.get_num_threads()
         self.rows = _rows(self.lattice, sum(len(head.channels) for head in self.heads), memory)
 
     def schedule(self, own: dict[str, Any]) -> None:
-        """Go on with the batch and strips that a step has begun with, or note those of a new one in `own`."""
+        """Go on with the batch, strips and threads that a step has begun with, or note those of a new one in `own`.
+
+        Another batch or number of threads may change the last bit of a float32 on a CPU.
+        """
         self.batch = own.setdefault("batch", self.batch)
         self.rows = own.setdefault("rows", self.rows)
+        self.threads = own.setdefault("threads", self.threads)
 
     @property
     def grid(self) -> BlockGrid:
@@ -93,7 +100,8 @@ class ModelStep:
                     seams=workspace.scratch(seams),
                     computed=tiles,
                 )
-                _write_behind(walk, lambda slab: self._store(slab, files, workspace, journal), workspace.cancelled)
+                with _threads(self.threads):
+                    _write_behind(walk, lambda slab: self._store(slab, files, workspace, journal), workspace.cancelled)
                 tiles.finish()
             ranges = _ranges(journal.tables, [f"{self.step.name}.{head.name}" for head in self.heads])
         workspace.discard(seams)
@@ -102,6 +110,7 @@ class ModelStep:
             "device": self.device,
             "precision": precision,
             "batch": self.batch,
+            "threads": self.threads,
             "range": ranges,
         }
 
@@ -130,6 +139,16 @@ def _write_behind(walk: Iterable[Slab], store: Callable[[Slab], None], cancelled
                 raise KeyboardInterrupt
         if behind is not None:
             behind.result()
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Tiles:

@@ -15,7 +15,7 @@ VAGUE = {"utils", "util", "common", "misc", "helpers", "helper", "base", "manage
 MAY_CATCH_ALL = {
     "mitocore/registry.py",  # a broken plugin must not take the others down
     "mitocore/blockwise/executor.py",  # hands every failure to the driver, as concurrent.futures does
-    "mitocore/cli/main.py",  # the outermost frame
+    "mitocore/cli/failures.py",  # the outermost frame
 }
 
 

@@ -107,7 +107,7 @@ def test_the_settled_value_is_compared_with_the_threshold_stored_or_not(probabil
 
 
 def test_two_steps_of_one_name_are_refused(probability):
-    with pytest.raises(WiringError, match="'median' is two steps' name"):
+    with pytest.raises(WiringError, match="'median' is the name of two steps"):
         Pipeline([Step(Median()), Step(Median(size=(1, 1, 3)))]).run(probability, kind=Kind.PROBABILITY)
 
 

@@ -3,6 +3,7 @@
 import re
 import tarfile
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ NOT_WANTED = {"torchvision", "timm", "segmentation-models-pytorch"}
 GPL = {"empanada-dl", "empanada-napari", "plantseg", "elf", "python-elf", "pyqt5", "pyqt6", "igraph", "python-igraph"}
 
 
-def required(distribution: Any) -> set[str]:
-    """Names of all declared dependencies, those of extras too."""
+def required(distribution: Any, *, shipped: bool = False) -> set[str]:
+    """Names of all declared dependencies, those of extras too; `shipped`: without extras for developers."""
     project = distribution.project
-    stated = [*project["dependencies"], *(r for rs in project.get("optional-dependencies", {}).values() for r in rs)]
+    extras = project.get("optional-dependencies", {})
+    kept = [extra for extra in extras if not (shipped and extra in ("test", "dev"))]
+    stated = [*project["dependencies"], *(requirement for extra in kept for requirement in extras[extra])]
     return {re.split(r"[\s\[<>=!~;]", requirement)[0].lower() for requirement in stated}
 
 
@@ -36,6 +39,22 @@ def test_the_version_of_the_core_is_that_of_its_project_and_citation(distributio
 def test_no_distribution_declares_a_library_that_is_not_wanted(distributions: list[Any]) -> None:
     found = {d.name: required(d) & (NOT_WANTED | GPL) for d in distributions}
     assert {name: names for name, names in found.items() if names} == {}
+
+
+def test_every_declared_library_is_imported_by_the_package(distributions: list[Any]) -> None:
+    indirect = {"tensorboard"}  # Lightning's logger imports it
+    names = {name: {d.lower() for d in found} for name, found in packages_distributions().items()}
+    unused = {}
+    for distribution in distributions:
+        package = next(
+            p for p in (distribution.folder / distribution.package, distribution.folder / "src") if p.is_dir()
+        )
+        text = "\n".join(path.read_text("utf-8") for path in package.rglob("*.py"))
+        imported = set(re.findall(r"^\s*(?:import|from) (\w+)", text, re.MULTILINE))
+        provided = {library for word in imported for library in names.get(word, ())} | indirect
+        ours = {d.name for d in distributions}
+        unused[distribution.name] = required(distribution, shipped=True) - provided - ours
+    assert {name: libraries for name, libraries in unused.items() if libraries} == {}
 
 
 def test_plugins_accept_exactly_the_minor_version_of_the_core(distributions: list[Any]) -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def mitocore_register(registry: "Registry") -> None:
-    """Declare the models and post-processors."""
+    """Declare the models, the post-processors and the demo."""
     models, instances = "mitocore_rsunet.models", "mitocore_rsunet.instances"
     registry.add("model", "rsunet", f"{models}:RSUNet", "residual symmetric U-Net; isotropic or anisotropic")
     registry.add("model", "monai_unet", f"{models}:MonaiUNet", "MONAI's U-Net with Catena's settings as defaults")
@@ -21,3 +21,4 @@ def mitocore_register(registry: "Registry") -> None:
     }
     for name, (component, summary) in postprocessors.items():
         registry.add("postprocessor", name, f"{instances}:{component}", summary)
+    registry.demo("mito", "mitocore_rsunet:demos/mito", "mitochondria in a synthetic volume, as instances")
