@@ -60,7 +60,7 @@ nightly: .venv/ready  ## slow tests: kill campaigns, memory of large volumes, wh
 
 demo-weights: .venv/ready  ## train the weights that the demo brings
 	rm -rf build/demo-weights
-	$(BIN)/mitocore train $(DEMO)/train.toml --set train.folder=build/demo-weights
+	$(BIN)/mitocore train $(DEMO)/train.toml --set train.folder=build/demo-weights --set train.devices=cpu
 	cp build/demo-weights/best.safetensors $(DEMO)/mito.safetensors
 
 clean:  ## remove what was built, not the environment

@@ -10,10 +10,12 @@ import pluggy
 
 if TYPE_CHECKING:
     from mitocore import nn as nn
+    from mitocore.builtin.contingency import ContingencyTable as ContingencyTable
     from mitocore.component import AtInference as AtInference
     from mitocore.component import Component as Component
     from mitocore.component import File as File
     from mitocore.component import PathOption as PathOption
+    from mitocore.conversion import convert as convert
     from mitocore.errors import ConfigError as ConfigError
     from mitocore.errors import ContractError as ContractError
     from mitocore.errors import DataError as DataError
@@ -52,7 +54,6 @@ if TYPE_CHECKING:
     from mitocore.runs import Step as Step
     from mitocore.runs import evaluate as evaluate
     from mitocore.runs import load as load
-    from mitocore.runs import open_volume as open  # noqa: A004, F401 - `mitocore.open`, never a star import
     from mitocore.runs import train as train
     from mitocore.specs import ArraySpec as ArraySpec
     from mitocore.specs import Head as Head
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from mitocore.stitch import LINK as LINK
     from mitocore.stitch import touching as touching
     from mitocore.stitch import unite as unite
+    from mitocore.volumes import open_volume as open  # noqa: A004, F401 - `mitocore.open`, never a star import
 
 __version__ = "0.1.0"
 
@@ -70,7 +72,9 @@ hookimpl = pluggy.HookimplMarker("mitocore")
 """Marks a plugin's `mitocore_register(registry)`."""
 
 _HOME = {
+    "mitocore.builtin.contingency": "ContingencyTable",
     "mitocore.component": "AtInference Component File PathOption",
+    "mitocore.conversion": "convert",
     "mitocore.errors": (
         "ConfigError ContractError DataError MitocoreError PluginError ResourceError RunError WiringError"
     ),
@@ -93,7 +97,7 @@ def __getattr__(name: str) -> Any:
     if name == "nn":
         return importlib.import_module("mitocore.nn")
     if name == "open":
-        return importlib.import_module("mitocore.runs").open_volume
+        return importlib.import_module("mitocore.volumes").open_volume
     if name in _MODULE_OF:
         return getattr(importlib.import_module(_MODULE_OF[name]), name)
     raise AttributeError(f"module 'mitocore' has no attribute {name!r}")

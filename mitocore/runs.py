@@ -1,9 +1,7 @@
-"""The library's front door: plan and run pipelines, train, evaluate, convert."""
+"""The library's front door: plan and run pipelines, train, evaluate."""
 
-import json
 import logging
 import os
-import platform
 import shutil
 import time
 import weakref
@@ -11,29 +9,29 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
-from typing import TYPE_CHECKING, Any, Literal, Self
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mitocore import evaluation
-from mitocore.blockwise import passes
-from mitocore.blockwise.arrays import Opened, Source
+from mitocore import evaluation, run_folder
+from mitocore.blockwise.arrays import Source
 from mitocore.blockwise.executor import Executor, InProcess, Threads
 from mitocore.blockwise.lock import RunLock
 from mitocore.blockwise.workspace import Workspace
 from mitocore.config import toml
 from mitocore.config.components import build
 from mitocore.config.pipeline import PipelineConfig, PredictTable, RunTable, StepConfig, configure, kind_of
-from mitocore.errors import ConfigError, DataError, PluginError, RunError
-from mitocore.execution import Execution, begin_again, holds, place_of, write_json
-from mitocore.geometry import Roi, VoxelSize, as_shape
+from mitocore.errors import ConfigError, PluginError
+from mitocore.execution import Execution, begin_again, write_json
+from mitocore.geometry import Roi
 from mitocore.header import read_header
-from mitocore.interfaces import Model, Normalizer, PostProcessor, Reader, Volume
+from mitocore.interfaces import Model, Normalizer, PostProcessor, Volume
 from mitocore.pipeline import Plan, plan
 from mitocore.registry import Registry
-from mitocore.specs import ArraySpec, Kind, Storage, VolumeSpec
+from mitocore.run_folder import Policy
+from mitocore.specs import Kind, Storage, VolumeSpec
 from mitocore.training import TrainingPlan, plan_training
 from mitocore.volumes import ArrayVolume, installed, open_volume, reader_of, writer_of
 
@@ -44,9 +42,6 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called with a label, how much is done, and of how much."""
-
-Policy = Literal["continue", "resume", "fresh"]
-"""What to do with a run folder that holds another configuration: refuse, keep what is unchanged, or start over."""
 
 
 def _quiet(_label: str, _done: int, _total: int) -> None:
@@ -170,18 +165,18 @@ class PlannedRun:
                 return self._in(folder, workspace, volume, policy)
 
     def _in(self, folder: _Folder, workspace: Workspace, volume: Volume, policy: Policy) -> Result:
-        old = _read_plan(folder.path)
-        _refuse_existing(self.plan, old)
+        old = run_folder.read_plan(folder.path)
+        run_folder.refuse_existing(self.plan, old)
         if policy == "fresh":
             begin_again(folder.path)
         execution = Execution(self.plan, self.registry, workspace, volume, volume.spec)
-        execution.prepare(_identity(self.plan.config.reader, volume))
-        _claim(execution, old, policy)
+        execution.prepare(run_folder.identity(self.plan.config.reader, volume))
+        run_folder.claim(execution, old, policy)
         begin = time.time()
-        earlier = _finished(execution)
+        earlier = run_folder.finished(execution)
         if earlier is None:
             execution.run()
-            execution.record |= _provenance(execution, begin)
+            execution.record |= run_folder.provenance(execution, begin)
             write_json(folder.path / "record.json", execution.record)
         else:
             execution.record = dict(earlier)
@@ -198,129 +193,6 @@ def _executor(run: RunTable) -> Iterator[Executor]:
         yield executor
     finally:
         executor.close()
-
-
-def _identity(reader: Reader | None, volume: Volume) -> str:
-    """What stands for the voxels of the input: header, size and time of its files; never its path."""
-    spec = repr(volume.spec)
-    if reader is None:
-        return spec + str(time.time_ns())
-    path = Path(reader.path)
-    files = [path] if path.is_file() else sorted(path.glob("*")) if path.is_dir() else []
-    seen = [(file.name, file.stat().st_size if file.is_file() else 0, file.stat().st_mtime_ns) for file in files]
-    seen = [(name if path.is_dir() else "", size, when) for name, size, when in seen]
-    return f"{type(reader).__name__} {reader.model_dump_json(exclude={'path'})} {spec} {seen}"
-
-
-def _claim(execution: Execution, old: Mapping[str, Any], policy: Policy) -> None:
-    """Compare the run folder with this run, and make it ours.
-
-    Raises
-    ------
-    RunError
-        If it holds another configuration and `policy` does not say what to do.
-    """
-    if not old or policy == "fresh":
-        execution.schedule = {"outputs": old.get("schedule", {}).get("outputs", {})}
-        execution.save()
-        return
-    changed = [name for name, digest in execution.digests.items() if old["digests"].get(name) != digest]
-    changed += [name for name in old["digests"] if name not in execution.digests]
-    if changed and policy == "continue":
-        raise RunError(
-            f"the run folder holds another run: {_difference(old, execution, changed[0])}",
-            where=str(execution.workspace.folder),
-            hint="--resume keeps what is unchanged, --fresh starts over; or another folder in [run]",
-        )
-    execution.schedule = dict(old["schedule"])
-    if changed:
-        (execution.workspace.folder / "record.json").unlink(missing_ok=True)
-        execution.drop_stale()
-    execution.save()
-
-
-def _difference(old: Mapping[str, Any], execution: Execution, step: str) -> str:
-    """The first option of a step that differs, in words."""
-    if step == "input":
-        return "the input is another, or has changed"
-    before, after = old["options"].get(step), execution.options().get(step)
-    if before is None or after is None:
-        return f"step {step!r} is {'new' if before is None else 'gone'}"
-    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    if not keys:
-        return f"step {step!r} was computed by another version of {after['component']!r}"
-    if keys[0] == "weights":
-        return f"the weights of step {step!r} are others"
-    return f"{step}.{keys[0]} was {before.get(keys[0])!r}, now {after.get(keys[0])!r}"
-
-
-def _read_plan(folder: Path) -> dict[str, Any]:
-    """What plan.json says of the run folder; nothing, if it is new."""
-    path = folder / "plan.json"
-    content = _read_json(path) if path.exists() else {}
-    if content and (content.get("mitocore") != 1 or not {"digests", "options", "schedule"} <= content.keys()):
-        raise RunError("plan.json of the run folder is not of this version", where=str(path), hint="another folder")
-    return content
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text("utf-8")))
-    except (ValueError, TypeError) as error:
-        raise RunError(
-            f"{path.name} of the run folder is damaged", where=str(path), hint="--fresh starts over"
-        ) from error
-
-
-def _refuse_existing(ready: Plan, old: Mapping[str, Any]) -> None:
-    """Refuse to write over what this run folder did not write."""
-    writer = ready.config.writer
-    ours = old.get("schedule", {}).get("outputs", {})
-    for saved in ready.saved if writer else ():
-        if ours.get(saved.name) != place_of(writer) and holds(writer, saved.name):
-            raise DataError(
-                f"{writer.path if writer else ''!r} already holds {saved.name!r}",
-                where=ready.config.document.where("output", "path"),
-                hint="another path in [output], or remove it first",
-            )
-
-
-def _finished(execution: Execution) -> dict[str, Any] | None:
-    """The record of a run of the same digests that came to its end, if what it saved is still there."""
-    path = execution.workspace.folder / "record.json"
-    if not path.exists():
-        return None
-    record = _read_json(path)
-    writer = execution.plan.config.writer
-    kept = record.get("digests") == execution.digests and writer is not None
-    return record if kept and all(holds(writer, saved.name) for saved in execution.plan.saved) else None
-
-
-def _provenance(execution: Execution, begin: float) -> dict[str, Any]:
-    import mitocore
-
-    voxel_size = execution.spec.voxel_size
-    return {
-        "pipeline": execution.plan.config.name,
-        "digests": execution.digests,
-        "options": execution.options(),
-        "input": {
-            "path": execution.plan.config.reader.path if execution.plan.config.reader else None,
-            "shape": execution.spec.shape,
-            "dtype": execution.spec.dtype,
-            "voxel_size_nm": voxel_size.edges if voxel_size else None,
-        },
-        "statistics": execution.stats,
-        "weights": {s.name: str(s.config.weights) for s in execution.plan.steps if s.config and s.config.weights},
-        "schedule": execution.schedule,
-        "seconds": round(time.time() - begin, 3),
-        "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "versions": {
-            "python": platform.python_version(),
-            "mitocore": mitocore.__version__,
-            **execution.registry.versions,
-        },
-    }
 
 
 def _results(execution: Execution, folder: _Folder) -> dict[str, Volume]:
@@ -349,11 +221,9 @@ def load(
     registry = registry or installed()
     document = toml.read(Path(path), overrides)
     config = configure(document, registry, data=data)
-    if config.run.folder is None:
-        config = replace(config, run=config.run.model_copy(update={"folder": str(Path("runs") / config.name)}))
-    else:
-        folder = document.folder_of("run", "folder") / config.run.folder
-        config = replace(config, run=config.run.model_copy(update={"folder": str(folder)}))
+    stated = config.run.folder
+    folder = document.folder_of("run", "folder") / (stated or Path("runs") / config.name)
+    config = replace(config, run=config.run.model_copy(update={"folder": str(folder)}))
     return PlannedRun(plan(config, registry, data=data), registry)
 
 
@@ -456,7 +326,11 @@ def load_training(path: str | Path, overrides: Sequence[str] = (), registry: Reg
 
 
 def train(
-    path: str | Path, overrides: Sequence[str] = (), *, resume: bool = False, progress: Any = _quiet
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    resume: bool = False,
+    progress: Callable[[str, int, int, Mapping[str, float]], None] = lambda _what, _done, _total, _numbers: None,
 ) -> "TrainingResult":
     """Train as a TOML file says; the best weights are a .safetensors file that describes itself.
 
@@ -505,74 +379,3 @@ def _volume(source: str | Path | Volume | NDArray[Any]) -> AbstractContextManage
     if isinstance(source, np.ndarray):
         return ArrayVolume(source)
     return nullcontext(source) if isinstance(source, Volume) else open_volume(source)
-
-
-def convert(
-    source: str | Path,
-    target: str | Path,
-    *,
-    voxel_size: Any = None,
-    kind: Kind | str | None = None,
-    roi: str | None = None,
-    progress: Progress = _quiet,
-) -> VolumeSpec:
-    """Copy a volume into another format, block by block; voxel size, origin and kind go along.
-
-    Parameters
-    ----------
-    kind
-        What the volume holds, where its file does not say; labels are refused by lossy formats.
-    roi
-        Three ranges of voxels (z, y, x): only this part.
-
-    Raises
-    ------
-    DataError
-        If the target exists, or cannot hold the values.
-    """
-    registry = installed()
-    writer = writer_of(str(target).partition("::")[0], registry)
-    name = str(target).partition("::")[2] or "volume"
-    with reader_of(source, registry, **({"voxel_size": voxel_size} if voxel_size else {})).open() as volume:
-        spec = volume.spec
-        try:
-            region = Roi.parse(roi, spec.shape) if roi else Roi.whole(spec.shape)
-        except ValueError as error:
-            raise DataError(str(error), where="--roi", hint="--roi 10:20,:,0:512") from error
-        held = kind_of(kind) or spec.kind
-        if spec.dtype not in writer.dtypes:
-            raise DataError(
-                f"{str(source)!r} is {spec.dtype}; this format holds {', '.join(writer.dtypes)}",
-                where=str(target),
-                hint="write to zarr, HDF5 or .npy",
-            )
-        if writer.lossy and held in (Kind.MASK, Kind.SEMANTIC, Kind.INSTANCE):
-            raise DataError(f"{str(target)!r} would change the ids of labels", hint="write to zarr, TIFF or PNG")
-        edges = spec.voxel_size.edges if spec.voxel_size else (0.0, 0.0, 0.0)
-        z, y, x = (o + s * e for o, s, e in zip(spec.origin, region.start, edges, strict=True))
-        wanted = replace(spec, shape=region.shape, origin=(z, y, x), kind=held, chunks=None)
-        with TemporaryDirectory(prefix="mitocore-") as temporary:
-            folder = Path(temporary)
-            with RunLock(folder) as lock, writer.create(name, wanted) as copy:
-                workspace = Workspace(folder, InProcess(), lock, progress)
-                as_is = ArraySpec(Kind.IMAGE, spec.channels)
-                order = writer.order
-                passes.export(Opened(volume), as_is, copy, order, workspace, "convert", origin=as_shape(region.start))
-                copy.finish()
-                return copy.spec
-
-
-__all__ = [
-    "Pipeline",
-    "PlannedRun",
-    "Progress",
-    "Result",
-    "Step",
-    "VoxelSize",
-    "convert",
-    "evaluate",
-    "load",
-    "load_training",
-    "open_volume",
-    "train",
-]

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from mitocore import runs
+from mitocore import conversion, run_folder, runs
 from mitocore.cli.main import Voice
 from mitocore.cli.render import log_file, logged, speaking, spoken, stoppable, table
 from mitocore.config import toml
@@ -35,7 +35,7 @@ def run(
         typer.echo(str(planned))
         return
     folder = Path(planned.plan.config.run.folder or ".")
-    policy: runs.Policy = "resume" if resume else "fresh" if fresh else "continue"
+    policy: run_folder.Policy = "resume" if resume else "fresh" if fresh else "continue"
     begin = time.monotonic()
     with ExitStack() as stack:
         told = stack.enter_context(speaking(voice))
@@ -106,7 +106,7 @@ def validate(file: Path, settings: Sequence[str], no_data: bool) -> None:
 def convert(voice: Voice, source: str, target: str, voxel_size: str | None, kind: str | None, roi: str | None) -> None:
     """Copy a volume; print what it became."""
     with speaking(voice) as told:
-        spec = runs.convert(
+        spec = conversion.convert(
             source, target, voxel_size=voxel_size_of(voxel_size), kind=_kind(kind), roi=roi, progress=told
         )
     typer.echo(f"{target}\n  {_described(spec)}")

@@ -1,5 +1,6 @@
 """A run killed at any commit and started again gives what an uninterrupted one gives, and computes nothing twice."""
 
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -100,6 +101,7 @@ def same(found, expected):
 
 @pytest.fixture
 def expected(pipeline):
+    """What an uninterrupted run gives."""
     found = arrays(pipeline("uninterrupted"))
     assert found["fill_holes.instances"].max() > 2
     return found
@@ -107,18 +109,30 @@ def expected(pipeline):
 
 @pytest.mark.parametrize(
     ("output", "options"),
-    [("{name}.npy", ""), ("out.zarr", "chunks = [4, 16, 16]\nlevels = 1\n")],
+    [("{name}.npy", ""), ("out.zarr", "chunks = [8, 16, 40]\nlevels = 1\n")],
     ids=["exported", "in place"],
 )
-def test_a_run_interrupted_at_any_report_and_run_again_equals_an_uninterrupted_one(pipeline, expected, output, options):
-    counting = Stop(0)
-    same(arrays(pipeline("count", output, options), progress=counting), expected)
-    assert counting.seen > 40
-    for at in range(1, counting.seen + 1):
-        place = pipeline(f"at{at}", output, options)
-        with pytest.raises(KeyboardInterrupt):
-            place.run(progress=Stop(at))
-        same(arrays(pipeline(f"at{at}", output, options)), expected)
+def test_a_run_killed_at_any_commit_and_run_again_equals_an_uninterrupted_one(
+    pipeline, expected, output, options, tmp_path, registry
+):
+    folder, snapshots = tmp_path / "run", tmp_path / "snapshots"
+
+    def keep(*_):  # what a process that is killed here leaves behind
+        shutil.copytree(folder, snapshots / str(len(list(snapshots.glob("*")))), dirs_exist_ok=True)
+
+    snapshots.mkdir()
+    same(arrays(pipeline("run", output, options), progress=keep), expected)
+    for snapshot in snapshots.iterdir():
+        shutil.rmtree(folder)
+        snapshot.rename(folder)
+        same(arrays(load(folder / "pipeline.toml", registry=registry)), expected)
+
+
+@pytest.mark.parametrize("at", range(2, 60, 6))
+def test_a_run_that_is_interrupted_and_run_again_equals_an_uninterrupted_one(pipeline, expected, at):
+    with pytest.raises(KeyboardInterrupt):
+        pipeline("run").run(progress=Stop(at))
+    same(arrays(pipeline("run")), expected)
 
 
 def test_a_run_interrupted_again_and_again_comes_to_the_same_end(pipeline, expected):
@@ -200,7 +214,7 @@ load({toml!r}, registry=registry).run(progress=progress)
 
 @pytest.mark.parametrize("at", [3, 12, 33])
 def test_a_process_that_dies_leaves_a_run_that_goes_on_with_other_blocks(pipeline, expected, tmp_path, at):
-    place = partial(pipeline, "died", "out.zarr", "chunks = [4, 16, 16]\nlevels = 1\n")
+    place = partial(pipeline, "died", "out.zarr", "chunks = [8, 16, 40]\nlevels = 1\n")
     place()
     toml = str(tmp_path / "died/pipeline.toml")
     program = KILLED.format(modules=str(FIXTURES / "modules"), fixtures=str(FIXTURES), at=at, toml=toml)

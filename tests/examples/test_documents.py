@@ -13,7 +13,7 @@ import pytest
 import mitocore
 from mitocore.builtin.cells import cells
 from mitocore.geometry import VoxelSize
-from mitocore.runs import convert
+from mitocore.conversion import convert
 
 ROOT = Path(__file__).parents[2]
 RUNNER = Path(__file__).with_name("run_document.py")

@@ -1,0 +1,140 @@
+"""What a run folder says: whose it is, what it holds, what came of it."""
+
+import json
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from mitocore.errors import DataError, RunError
+from mitocore.execution import Execution, holds, place_of
+from mitocore.interfaces import Reader, Volume
+from mitocore.pipeline import Plan
+
+Policy = Literal["continue", "resume", "fresh"]
+"""What to do with a run folder that holds another configuration: refuse, keep what is unchanged, or start over."""
+
+
+def identity(reader: Reader | None, volume: Volume) -> str:
+    """What stands for the voxels of the input: header, size and time of its files; never its path."""
+    spec = repr(volume.spec)
+    if reader is None:
+        return spec + str(time.time_ns())
+    path = Path(reader.path)
+    files = [path] if path.is_file() else sorted(path.glob("*")) if path.is_dir() else []
+    seen = [(file.name, file.stat().st_size if file.is_file() else 0, file.stat().st_mtime_ns) for file in files]
+    seen = [(name if path.is_dir() else "", size, when) for name, size, when in seen]
+    return f"{type(reader).__name__} {reader.model_dump_json(exclude={'path'})} {spec} {seen}"
+
+
+def claim(execution: Execution, old: Mapping[str, Any], policy: Policy) -> None:
+    """Compare the run folder with this run, and make it ours.
+
+    Raises
+    ------
+    RunError
+        If it holds another configuration and `policy` does not say what to do.
+    """
+    if not old or policy == "fresh":
+        execution.schedule = {"outputs": old.get("schedule", {}).get("outputs", {})}
+        execution.save()
+        return
+    changed = [name for name, digest in execution.digests.items() if old["digests"].get(name) != digest]
+    changed += [name for name in old["digests"] if name not in execution.digests]
+    if changed and policy == "continue":
+        raise RunError(
+            f"the run folder holds another run: {_difference(old, execution, changed[0])}",
+            where=str(execution.workspace.folder),
+            hint="--resume keeps what is unchanged, --fresh starts over; or another folder in [run]",
+        )
+    execution.schedule = dict(old["schedule"])
+    if changed:
+        (execution.workspace.folder / "record.json").unlink(missing_ok=True)
+        execution.drop_stale()
+    execution.save()
+
+
+def _difference(old: Mapping[str, Any], execution: Execution, step: str) -> str:
+    """The first option of a step that differs, in words."""
+    if step == "input":
+        return "the input is another, or has changed"
+    before, after = old["options"].get(step), execution.options().get(step)
+    if before is None or after is None:
+        return f"step {step!r} is {'new' if before is None else 'gone'}"
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    if not keys:
+        return f"step {step!r} was computed by another version of {after['component']!r}"
+    if keys[0] == "weights":
+        return f"the weights of step {step!r} are others"
+    return f"{step}.{keys[0]} was {before.get(keys[0])!r}, now {after.get(keys[0])!r}"
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """What plan.json says of the run folder; nothing, if it is new."""
+    path = folder / "plan.json"
+    content = _read_json(path) if path.exists() else {}
+    if content and (content.get("mitocore") != 1 or not {"digests", "options", "schedule"} <= content.keys()):
+        raise RunError("plan.json of the run folder is not of this version", where=str(path), hint="another folder")
+    return content
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError) as error:
+        raise RunError(
+            f"{path.name} of the run folder is damaged", where=str(path), hint="--fresh starts over"
+        ) from error
+
+
+def refuse_existing(ready: Plan, old: Mapping[str, Any]) -> None:
+    """Refuse to write over what this run folder did not write."""
+    writer = ready.config.writer
+    ours = old.get("schedule", {}).get("outputs", {})
+    for saved in ready.saved if writer else ():
+        if ours.get(saved.name) != place_of(writer) and holds(writer, saved.name):
+            raise DataError(
+                f"{writer.path if writer else ''!r} already holds {saved.name!r}",
+                where=ready.config.document.where("output", "path"),
+                hint="another path in [output], or remove it first",
+            )
+
+
+def finished(execution: Execution) -> dict[str, Any] | None:
+    """The record of a run of the same digests that came to its end, if what it saved is still there."""
+    path = execution.workspace.folder / "record.json"
+    if not path.exists():
+        return None
+    record = _read_json(path)
+    writer = execution.plan.config.writer
+    kept = record.get("digests") == execution.digests and writer is not None
+    return record if kept and all(holds(writer, saved.name) for saved in execution.plan.saved) else None
+
+
+def provenance(execution: Execution, begin: float) -> dict[str, Any]:
+    """What record.json adds to counts and times: input, options, weights, versions; `begin` is when the run began."""
+    import mitocore
+
+    voxel_size = execution.spec.voxel_size
+    return {
+        "pipeline": execution.plan.config.name,
+        "digests": execution.digests,
+        "options": execution.options(),
+        "input": {
+            "path": execution.plan.config.reader.path if execution.plan.config.reader else None,
+            "shape": execution.spec.shape,
+            "dtype": execution.spec.dtype,
+            "voxel_size_nm": voxel_size.edges if voxel_size else None,
+        },
+        "statistics": execution.stats,
+        "weights": {s.name: str(s.config.weights) for s in execution.plan.steps if s.config and s.config.weights},
+        "schedule": execution.schedule,
+        "seconds": round(time.time() - begin, 3),
+        "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": {
+            "python": platform.python_version(),
+            "mitocore": mitocore.__version__,
+            **execution.registry.versions,
+        },
+    }

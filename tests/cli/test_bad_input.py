@@ -1,0 +1,195 @@
+"""What is wrong is said in three lines at most, with the exit code of its family and what to type next."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+
+def set_to(work, old, new, file="seg.toml"):
+    text = (work / file).read_text()
+    assert old in text
+    (work / file).write_text(text.replace(old, new))
+
+
+def test_a_missing_toml_file(work, refused):
+    assert "'none.toml'" in refused(5, "run", "none.toml")
+
+
+def test_a_file_that_is_not_toml(work, refused):
+    (work / "bad.toml").write_text("mitocore = = 1")
+    assert "not TOML" in refused(3, "run", "bad.toml")
+
+
+def test_a_missing_path(work, refused):
+    set_to(work, "prob.npy", "nothing.npy")
+    text = refused(5, "run", "seg.toml")
+    assert "nothing.npy' does not exist" in text
+    assert "seg.toml:4 [input]" in text
+
+
+def test_a_missing_key_is_answered_with_the_keys_there_are(work, succeeds, refused):
+    succeeds("run", "seg.toml")
+    text = refused(5, "evaluate", "out.zarr::cells.instance", "truth.npy")
+    assert "cells.instances" in text
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".tif", ".h5"])
+def test_a_truncated_volume(suffix, work, succeeds, refused):
+    whole, cut = work / f"whole{suffix}", work / f"cut{suffix}"
+    succeeds("convert", "truth.npy", whole, "--kind", "instance")
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    assert str(cut) in refused(5, "convert", cut, "copy.npy")
+
+
+def test_a_truncated_weights_file(work, weights_of, refused):
+    whole = weights_of(work / "best.safetensors")
+    (work / "cut.safetensors").write_bytes(whole.read_bytes()[:-2])
+    assert "is truncated" in refused(5, "weights", "info", "cut.safetensors")
+
+
+def test_labels_that_are_not_integers(work, refused):
+    set_to(work, '"truth.npy"', '"prob.npy"', "train.toml")
+    text = refused(5, "train", "train.toml")
+    assert "holds float" in text
+    assert "labels are integers" in text
+
+
+def test_an_array_that_is_not_numbers(work, refused):
+    np.save("prob.npy", np.array([["a", "b"]]))
+    assert "holds <U1" in refused(5, "run", "seg.toml")
+
+
+def test_a_dtype_that_the_format_cannot_hold(work, refused):
+    np.save("wide.npy", np.zeros((2, 2, 2), "f8"))
+    assert "this format holds" in refused(5, "convert", "wide.npy", "slices/")
+
+
+def test_image_and_labels_of_different_shape(work, refused):
+    np.save("truth.npy", np.ones((24, 40, 30), "u4"))
+    text = refused(5, "train", "train.toml")
+    assert "(24, 40, 30)" in text
+    assert "(24, 40, 40)" in text
+
+
+def test_prediction_and_truth_of_different_shape(work, refused):
+    np.save("truth.npy", np.ones((24, 40, 30), "u4"))
+    assert "(24, 40, 30)" in refused(5, "evaluate", "prob.npy", "truth.npy")
+
+
+def test_an_unknown_option_is_answered_with_the_nearest(work, refused):
+    set_to(work, "min_size", "min_sice")
+    text = refused(3, "run", "seg.toml")
+    assert "seg.toml:14" in text
+    assert "did you mean 'min_size'?" in text
+
+
+def test_an_unknown_option_on_the_command_line(work, refused):
+    assert "did you mean 'min_size'?" in refused(3, "run", "seg.toml", "--set", "cells.min_sice=3")
+
+
+def test_an_unknown_component_is_answered_with_the_nearest(work, refused):
+    set_to(work, '"connected_components"', '"connected_component"')
+    assert "did you mean 'connected_components'?" in refused(4, "run", "seg.toml")
+
+
+def test_wiring_that_does_not_fit(work, refused):
+    set_to(work, 'kind = "probability"\n', "")
+    text = refused(3, "run", "seg.toml")
+    assert "needs a probability array" in text
+    assert "input.image (image)" in text
+
+
+def test_a_metric_that_does_not_fit(work, refused):
+    text = refused(3, "evaluate", "prob.npy", "truth.npy", "--kind", "probability", "--metric", "voi")
+    assert "metric 'voi' compares instance" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--kind", "instances"], "did you mean 'instance'?"),
+        (["--roi", "0:99,:,:"], "leaves the volume"),
+        (["--metric", "voy"], "did you mean 'voi'?"),
+        (["-o", "scores.txt"], "scores.csv"),
+        (["-o", "none/scores.csv"], "cannot be written"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_options_of_evaluate_that_mean_nothing(arguments, word, work, mitocore):
+    result = mitocore("-q", "evaluate", "truth.npy", "truth.npy", *arguments)
+    assert result.exit_code in (3, 4, 5)
+    assert word in result.stderr
+    assert result.stderr.count("\n") <= 3
+
+
+def test_weights_of_another_model(work, weights_of, refused):
+    weights_of(work / "best.safetensors", "monai_unet")
+    (work / "net.toml").write_text(
+        'mitocore = 1\n[input]\npath = "raw.npy"\n[[step]]\nmodel = "rsunet"\nweights = "best.safetensors"\n'
+    )
+    text = refused(3, "run", "net.toml")
+    assert "'rsunet/monai_unet', not 'rsunet'" in text
+
+
+def test_an_output_that_exists(work, succeeds, refused):
+    succeeds("run", "seg.toml")
+    text = refused(5, "run", "seg.toml", "--set", "run.folder=elsewhere")
+    assert "already holds 'cells.instances'" in text
+    assert "exists" in refused(5, "convert", "truth.npy", "raw.npy", "--kind", "instance")
+
+
+def test_a_voxel_size_that_is_none(work, refused):
+    assert "'8 parsec'" in refused(3, "convert", "truth.npy", "copy.npy", "--voxel-size", "8 parsec")
+
+
+def test_options_that_contradict_each_other_are_a_wrong_command_line(work, mitocore):
+    assert mitocore("run", "seg.toml", "--resume", "--fresh").exit_code == 2
+
+
+def test_every_finding_of_a_file_is_told(work, mitocore):
+    set_to(work, "min_size", "min_sice")
+    set_to(work, "prob.npy", "prob.tyff")
+    result = mitocore("run", "seg.toml")
+    assert result.stderr.count("error: ") == 2
+    assert result.exit_code == 5  # of the first, which stands highest in the file
+
+
+@pytest.fixture
+def broken_plugin(work):
+    """A plugin on PYTHONPATH that raises on import."""
+    (work / "site" / "bang-1.0.dist-info").mkdir(parents=True)
+    (work / "site" / "bang.py").write_text('raise RuntimeError("no licence found")\n')
+    about = work / "site" / "bang-1.0.dist-info"
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: bang\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[mitocore.v1]\nbang = bang\n")
+
+    def call(*arguments):
+        environment = {**os.environ, "PYTHONPATH": str(work / "site")}
+        command = [sys.executable, "-m", "mitocore", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+    return call
+
+
+def test_a_plugin_that_raises_on_import_hurts_only_those_who_name_it(broken_plugin, work):
+    listed = broken_plugin("plugins")
+    assert listed.returncode == 0
+    assert "bang is broken: RuntimeError: no licence found" in listed.stdout
+    assert "connected_components" in listed.stdout
+    assert broken_plugin("-q", "run", "seg.toml").returncode == 0
+    set_to(work, '"threshold"', '"bang/threshold"')
+    done = broken_plugin("run", "seg.toml")
+    assert done.returncode == 4
+    assert "no licence found" in done.stderr
+    assert done.stderr.count("\n") <= 3
+    assert "Traceback" not in done.stderr
+
+
+def test_a_traceback_is_shown_to_those_who_ask(work, mitocore):
+    result = mitocore("--traceback", "run", "none.toml")
+    assert result.exit_code == 5
+    assert "Traceback" in result.stderr
+    assert "error: 'none.toml'" in result.stderr
