@@ -296,6 +296,8 @@ class Execution:
         ours = outputs.get(saved.name) == place_of(writer)
         outputs[saved.name] = place_of(writer)
         self.save()  # a run that is killed right after `create` must know the file as its own
+        if not holds(writer, saved.name):
+            self.workspace.forget(self._export_journal(saved))
         try:
             return writer.create(saved.name, spec, resume=ours)
         except DataError:
@@ -316,7 +318,7 @@ class Execution:
             for head, spec in step.gives.items()
         }
         self.sources |= {f"{step.name}.{head}": Stored(stored, step.gives[head]) for head, stored in files.items()}
-        return work.run(lambda: self._normalised(step), files, self.workspace, self.registry)
+        return work.run(lambda: self._normalised(step), files, self.workspace)
 
     def _normalised(self, step: PlannedStep) -> Source:
         if step.normalizer is None:
@@ -341,12 +343,13 @@ class Execution:
         writer = self.plan.config.writer
         if writer is None:
             raise RunError("a pipeline without output saves nothing")
-        key = f"output.{saved.name}.{self.digests[saved.name.partition('.')[0]]}.{_short(place_of(writer))}"
-        if not holds(writer, saved.name):
-            self.workspace.forget(key)
-        volume = self._create(saved, self._exported_dtype(saved))
-        passes.export(self.sources[saved.name], saved.spec, volume, writer.order, self.workspace, key)
+        volume, journal = self._create(saved, self._exported_dtype(saved)), self._export_journal(saved)
+        passes.export(self.sources[saved.name], saved.spec, volume, writer.order, self.workspace, journal)
         return volume
+
+    def _export_journal(self, saved: SavedArray) -> str:
+        digest = self.digests[saved.name.partition(".")[0]]
+        return f"output.{saved.name}.{digest}.{_short(place_of(self.plan.config.writer))}"
 
     def _exported_dtype(self, saved: SavedArray) -> str:
         """The dtype an exported array gets; ids as narrow as the format forces, if they fit."""

@@ -110,8 +110,18 @@ def _heading(plan: Plan) -> str:
     scratch = sum(step.scratch for step in plan.steps) * _voxels(plan.volume.shape)
     return (
         f"{plan.config.name}: volume {plan.volume.shape} (z, y, x) of {plan.volume.dtype}, voxel size {voxel}, "
-        f"memory {plan.memory / 1e9:.1f} GB, scratch {scratch / 1e9:.2f} GB"
+        f"memory {amount(plan.memory)}, scratch {amount(scratch)}"
     )
+
+
+def amount(size: float) -> str:
+    """Bytes for people.
+
+    >>> amount(1_500_000_000), amount(20_480)
+    ('1.5 GB', '20.5 kB')
+    """
+    unit, factor = next(((u, f) for u, f in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)) if size >= f), ("kB", 1e3))
+    return f"{size / factor:.3g} {unit}"
 
 
 def _described(spec: ArraySpec) -> str:
@@ -451,7 +461,7 @@ def _affordable(ready: Plan) -> None:
         needed = memory_of(step, ready.volume)
         if needed > ready.memory:
             raise ResourceError(
-                f"{step.name!r} needs {needed / 1e9:.2f} GB of memory, the run may use {ready.memory / 1e9:.2f} GB",
+                f"{step.name!r} needs {amount(needed)} of memory, the run may use {amount(ready.memory)}",
                 where=step.where,
                 hint="a smaller predict.window"
                 if step.scope == "model"
@@ -463,7 +473,7 @@ def _affordable(ready: Plan) -> None:
     free = shutil.disk_usage(next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())).free
     if scratch + output > free:
         raise ResourceError(
-            f"scratch and output may need {(scratch + output) / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
+            f"scratch and output may need {amount(scratch + output)}, {amount(free)} are free",
             where=str(folder.absolute()),
             hint='folder = "…" in [run] on a larger disk',
         )

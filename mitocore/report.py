@@ -98,6 +98,8 @@ def write_report(
     chosen = chosen_sections(table, image.spec.shape[0], sections)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob("section_*.png"):  # of an earlier report, which may show other sections
+            left.unlink()
         for number, z in enumerate(chosen):
             progress("report", number, len(chosen))
             _draw(_section(z, image, prediction, truth, probability), folder / _picture(z))

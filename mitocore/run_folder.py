@@ -11,6 +11,7 @@ from mitocore.errors import DataError, RunError
 from mitocore.execution import Execution, holds, place_of
 from mitocore.interfaces import Reader, Volume
 from mitocore.pipeline import Plan
+from mitocore.volumes import ArrayVolume
 
 Policy = Literal["continue", "resume", "fresh"]
 """What to do with a run folder that holds another configuration: refuse, keep what is unchanged, or start over."""
@@ -19,9 +20,13 @@ Policy = Literal["continue", "resume", "fresh"]
 def identity(reader: Reader | None, volume: Volume) -> str:
     """What stands for the voxels of the input: header, size and time of its files; never its path."""
     spec = repr(volume.spec)
+    if isinstance(volume, ArrayVolume):
+        return spec + volume.fingerprint()
     if reader is None:
         return spec + str(time.time_ns())
-    path = Path(reader.path)
+    path = Path(reader.path, getattr(reader, "key", None) or "")  # what else lies in the store is not the input
+    if not path.exists():
+        path = Path(reader.path)
     files = [path] if path.is_file() else sorted(path.glob("*")) if path.is_dir() else []
     seen = [(file.name, file.stat().st_size if file.is_file() else 0, file.stat().st_mtime_ns) for file in files]
     seen = [(name if path.is_dir() else "", size, when) for name, size, when in seen]

@@ -320,9 +320,17 @@ def _configured(step: Step, registry: Registry) -> StepConfig:
     )
 
 
-def load_training(path: str | Path, overrides: Sequence[str] = (), registry: Registry | None = None) -> TrainingPlan:
-    """Plan the training of a TOML file; refused before a voxel is read or torch imported."""
-    return plan_training(toml.read(Path(path), overrides), registry or installed())
+def load_training(
+    path: str | Path, overrides: Sequence[str] = (), *, data: bool = True, registry: Registry | None = None
+) -> TrainingPlan:
+    """Plan the training of a TOML file; refused before a voxel is read or torch imported.
+
+    Parameters
+    ----------
+    data
+        False: no volume is opened, and the plan has none.
+    """
+    return plan_training(toml.read(Path(path), overrides), registry or installed(), data=data)
 
 
 def train(

@@ -136,8 +136,13 @@ class _Findings(list[MitocoreError]):
             raise together(self)
 
 
-def plan_training(document: Document, registry: Registry) -> TrainingPlan:
+def plan_training(document: Document, registry: Registry, *, data: bool = True) -> TrainingPlan:
     """Check a `train.toml` as far as file headers allow: no voxel is read and torch is not imported.
+
+    Parameters
+    ----------
+    data
+        False: no volume is opened, and the plan has none; components and their wiring are checked.
 
     Raises
     ------
@@ -151,8 +156,9 @@ def plan_training(document: Document, registry: Registry) -> TrainingPlan:
     findings.stop()
     plan.wire(findings)
     findings.stop()
-    plan.open_volumes(findings)
-    findings.stop()
+    if data:
+        plan.open_volumes(findings)
+        findings.stop()
     return plan.finished()
 
 

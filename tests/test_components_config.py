@@ -83,7 +83,10 @@ def test_wrong_options_are_refused_together_with_line_value_and_near_miss(regist
 def test_a_rule_of_the_component_itself_is_quoted(registry):
     with pytest.raises(ConfigError) as refused:
         build("postprocessor", {"postprocessor": "median", "size": [2, 3, 3]}, registry)
-    assert refused.value.problem == "size = [2, 3, 3]: [2, 3, 3] are not three odd numbers of voxels (z, y, x), such as [3, 1, 1]"
+    assert (
+        refused.value.problem
+        == "size = [2, 3, 3]: [2, 3, 3] are not three odd numbers of voxels (z, y, x), such as [3, 1, 1]"
+    )
 
 
 def test_paths_start_at_the_folder_of_the_file_or_of_the_command(registry, document, tmp_path):
@@ -120,7 +123,7 @@ def test_a_key_behind_two_colons_is_an_option_of_the_reader(registry):
 
 def test_what_does_not_exist_and_has_no_known_suffix_is_missing_rather_than_unknown(registry, document, tmp_path):
     text = document('[input]\npath = "nothing.xyz"\n')
-    with pytest.raises(DataError, match="there is no 'nothing.xyz'") as refused:
+    with pytest.raises(DataError, match=r"there is no 'nothing.xyz'") as refused:
         opened_by("reader", "nothing.xyz", registry, text, "input")
     assert refused.value.where.endswith("t.toml:2 [input]")
     (tmp_path / "there.xyz").touch()

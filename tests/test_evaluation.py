@@ -60,7 +60,9 @@ def test_voxel_scores_are_those_of_a_plain_count(block, threshold):
     scores = blockwise(pair, {"voxel": Voxel(thresholds=(threshold,))}, block=block)["voxel"]
     found, true = probability > threshold, TRUTH > 0
     both = (found & true).sum()
-    assert scores["dice"] == pytest.approx(2 * both / max(found.sum() + true.sum(), 1) if found.sum() + true.sum() else 1)
+    assert scores["dice"] == pytest.approx(
+        2 * both / max(found.sum() + true.sum(), 1) if found.sum() + true.sum() else 1
+    )
     assert scores["iou"] == pytest.approx(both / (found | true).sum())
     assert scores["recall"] == pytest.approx(both / true.sum())
 
@@ -80,7 +82,13 @@ def test_without_names_all_metrics_that_fit_are_computed():
 
 @pytest.mark.parametrize(
     ("dtype", "kind"),
-    [("bool", Kind.MASK), ("float32", Kind.PROBABILITY), ("float64", Kind.PROBABILITY), ("uint8", Kind.INSTANCE), ("int64", Kind.INSTANCE)],
+    [
+        ("bool", Kind.MASK),
+        ("float32", Kind.PROBABILITY),
+        ("float64", Kind.PROBABILITY),
+        ("uint8", Kind.INSTANCE),
+        ("int64", Kind.INSTANCE),
+    ],
 )
 def test_a_file_that_does_not_say_what_it_holds_is_judged_by_its_dtype(dtype, kind):
     assert compared(MemoryVolume(np.zeros(SHAPE, dtype)), MemoryVolume(TRUTH)).kind is kind

@@ -43,7 +43,9 @@ def test_what_is_clipped_lies_in_both_boxes_and_clipping_again_changes_nothing(o
 @given(boxes(), margins)
 def test_slices_within_an_outer_box_cut_out_the_same_voxels(box, margin):
     outer = box.grow(margin)
-    places = np.stack(np.meshgrid(*(np.arange(a, b) for a, b in zip(outer.start, outer.stop, strict=True)), indexing="ij"))
+    places = np.stack(
+        np.meshgrid(*(np.arange(a, b) for a, b in zip(outer.start, outer.stop, strict=True)), indexing="ij")
+    )
     cut = places[(slice(None), *box.within(outer))]
     assert cut.shape[1:] == box.shape
     assert tuple(cut[:, 0, 0, 0]) == box.start
@@ -87,9 +89,11 @@ def test_a_length_is_read_with_its_unit(length, nm):
     assert nanometres(length) == nm
 
 
-@pytest.mark.parametrize("length", [0, -8, "-8", "0 nm", "8 px", "nm", "", "8 8", None, True, [8], float("nan"), 1e9, "8,5"])
+@pytest.mark.parametrize(
+    "length", [0, -8, "-8", "0 nm", "8 px", "nm", "", "8 8", None, True, [8], float("nan"), 1e9, "8,5"]
+)
 def test_what_is_no_length_is_refused_and_quoted(length):
-    with pytest.raises(ValueError, match="is not a length; write 8, '8 nm' or '13.3 Å'") as refused:
+    with pytest.raises(ValueError, match=r"is not a length; write 8, '8 nm' or '13.3 Å'") as refused:
         nanometres(length)
     assert repr(length) in str(refused.value)
 
@@ -131,7 +135,7 @@ def test_a_size_is_a_number_of_voxels_or_the_fewest_that_reach_a_volume(size, vo
 
 @pytest.mark.parametrize("size", ["0.002 um", "um3", "2", "-1 nm3", "2 px3", ""])
 def test_what_is_no_size_is_refused(size):
-    with pytest.raises(ValidationError, match="write a number of voxels, '0.002 um3' or '2e6 nm3'"):
+    with pytest.raises(ValidationError, match=r"write a number of voxels, '0.002 um3' or '2e6 nm3'"):
         Options(min_size=size)
 
 

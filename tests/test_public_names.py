@@ -42,5 +42,5 @@ def test_every_name_for_type_checkers_is_a_public_one_and_the_other_way_round():
 )
 def test_neither_importing_nor_discovery_imports_torch(statement):
     program = f"import sys; {statement}; sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -144,7 +144,8 @@ def test_far_from_any_name_all_are_listed(fake):
 
 
 @pytest.mark.parametrize(
-    ("path", "name"), [("a.sealed", "sealed"), ("A.SEALED", "sealed"), ("x/a.ome.sealed", "double"), ("b.ome.SEALED", "double")]
+    ("path", "name"),
+    [("a.sealed", "sealed"), ("A.SEALED", "sealed"), ("x/a.ome.sealed", "double"), ("b.ome.SEALED", "double")],
 )
 def test_the_longest_suffix_tells_the_reader(fake, path, name):
     assert fake.find_for("reader", path).name == name
@@ -159,13 +160,19 @@ def test_a_suffix_of_two_plugins_is_refused_with_both_spellings():
 
 
 def test_a_suffix_that_nothing_reads_is_refused(fake):
-    with pytest.raises(PluginError, match="no writer is known for 'a.mrc'"):
+    with pytest.raises(PluginError, match=r"no writer is known for 'a.mrc'"):
         fake.find_for("writer", "a.mrc")
 
 
 @pytest.mark.parametrize(
     ("setting", "plugins"),
-    [("fake", {"fake"}), ("fake,rival", {"fake", "rival"}), ("fake, rival", {"fake", "rival"}), ("", set()), (None, {"fake", "rival"})],
+    [
+        ("fake", {"fake"}),
+        ("fake,rival", {"fake", "rival"}),
+        ("fake, rival", {"fake", "rival"}),
+        ("", set()),
+        (None, {"fake", "rival"}),
+    ],
 )
 def test_an_environment_variable_says_which_plugins_are_asked(monkeypatch, setting, plugins):
     monkeypatch.delenv("MITOCORE_PLUGINS", raising=False)

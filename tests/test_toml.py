@@ -62,14 +62,22 @@ def test_what_stands_inside_a_value_of_several_lines_is_no_key_and_no_table():
 
 
 def test_keys_of_an_inline_table_that_spans_lines_are_found_by_their_table():
-    document = Document({"volume": [{"path": "a", "split": {"gap": 1}}]}, Path("t.toml"), locate("volume = [\n  { path = 'a' },\n]\n"))
+    document = Document(
+        {"volume": [{"path": "a", "split": {"gap": 1}}]}, Path("t.toml"), locate("volume = [\n  { path = 'a' },\n]\n")
+    )
     assert document.where("volume", 0, "path").startswith("t.toml:1 ")
 
 
 names = st.text("abcdefgh_-", min_size=1, max_size=6)
 
 
-@given(st.lists(st.tuples(names, st.sampled_from(["1", "[1,\n 2]", "'x'", '"""a\nb = 1\n"""', "[\n[1],\n[2]\n]"])), min_size=1, unique_by=lambda p: p[0]))
+@given(
+    st.lists(
+        st.tuples(names, st.sampled_from(["1", "[1,\n 2]", "'x'", '"""a\nb = 1\n"""', "[\n[1],\n[2]\n]"])),
+        min_size=1,
+        unique_by=lambda p: p[0],
+    )
+)
 def test_every_key_is_found_on_the_line_where_it_is_written(entries):
     text, expected = "[table]\n", {("table",): 1}
     for key, value in entries:
@@ -139,7 +147,7 @@ def test_a_missing_file_is_a_data_error_and_broken_toml_says_where(tmp_path):
         read(tmp_path / "none.toml")
     with pytest.raises(DataError, match="cannot be read"):
         read(tmp_path)
-    with pytest.raises(ConfigError, match="this is not TOML.*line 2"):
+    with pytest.raises(ConfigError, match=r"this is not TOML.*line 2"):
         written(tmp_path, "a = 1\nb = \n")
     (tmp_path / "latin.toml").write_bytes("a = 'é'".encode("latin-1"))
     with pytest.raises(ConfigError, match="is not text in UTF-8"):
@@ -243,7 +251,11 @@ def test_the_original_document_is_not_changed_by_an_override():
 
 @pytest.mark.parametrize(
     ("word", "known", "hint"),
-    [("treshold", ["threshold", "name"], "did you mean 'threshold'?"), ("x", ["a", "b"], "known: a, b"), ("x", [], "known: none")],
+    [
+        ("treshold", ["threshold", "name"], "did you mean 'threshold'?"),
+        ("x", ["a", "b"], "known: a, b"),
+        ("x", [], "known: none"),
+    ],
 )
 def test_a_hint_names_the_nearest_word_or_all(word, known, hint):
     assert near(word, known) == hint

@@ -13,7 +13,7 @@ import typer
 
 from mitocore import conversion, run_folder, runs
 from mitocore.cli.main import Voice
-from mitocore.cli.render import log_file, logged, speaking, spoken, stoppable, table
+from mitocore.cli.render import recorded, speaking, spoken, stoppable, table
 from mitocore.config import toml
 from mitocore.errors import ConfigError, DataError
 from mitocore.geometry import VoxelSize
@@ -22,6 +22,8 @@ from mitocore.specs import Kind, VolumeSpec
 Scores = Mapping[str, Mapping[str, float]]
 TRAINING_TABLES = {"volume", "objective", "train", "model"}
 """Tables that tell a training from a pipeline."""
+
+KEPT = "interrupted; what is finished is kept, the same command goes on from there"
 
 
 def run(
@@ -39,10 +41,8 @@ def run(
     begin = time.monotonic()
     with ExitStack() as stack:
         told = stack.enter_context(speaking(voice))
-        stack.enter_context(logged(log_file(folder / "run.log")))
-        stop = stack.enter_context(
-            stoppable("interrupted; what is finished is kept, the same command goes on from there")
-        )
+        stack.enter_context(recorded(folder))
+        stop = stack.enter_context(stoppable(KEPT))
         result = planned.run(policy=policy, take_over=take_over, progress=told, cancel=stop)
     writer = planned.plan.config.writer
     place = writer.path if writer else str(folder)
@@ -93,14 +93,9 @@ def evaluate(
 
 def validate(file: Path, settings: Sequence[str], no_data: bool) -> None:
     """Check; print the plan."""
-    if TRAINING_TABLES & toml.read(file, settings).data.keys():
-        if no_data:
-            raise ConfigError(
-                "a training is checked against the headers of its volumes", where="--no-data", hint="leave it out"
-            )
-        typer.echo(str(runs.load_training(file, settings)))
-    else:
-        typer.echo(str(runs.load(file, settings, data=not no_data)))
+    training = TRAINING_TABLES & toml.read(file, settings).data.keys()
+    plan = runs.load_training if training else runs.load
+    typer.echo(str(plan(file, settings, data=not no_data)))
 
 
 def convert(voice: Voice, source: str, target: str, voxel_size: str | None, kind: str | None, roi: str | None) -> None:
@@ -117,8 +112,7 @@ def demo(voice: Voice, name: str, output: Path, fresh: bool) -> None:
     from mitocore.demo import find_demo, run_demo
 
     found = find_demo(name)
-    then = "interrupted; what is finished is kept, the same command goes on from there"
-    with speaking(voice) as told, stoppable(then) as stop:
+    with speaking(voice) as told, recorded(output / "run"), stoppable(KEPT) as stop:
         result = run_demo(found, output, fresh=fresh, progress=told, cancel=stop)
     if result.scores:
         typer.echo(f"scores against the truth\n{_scores_table(result.scores, indent='  ')}")

@@ -179,7 +179,7 @@ def convert(
 @command(app, "demo")
 def demo(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="[NAME]")] = "mito",
+    name: Annotated[str, typer.Argument(metavar="NAME")] = "mito",
     list_: Annotated[bool, typer.Option("--list", help="List the demos of the installed plugins.")] = False,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where results go.")] = Path(
         "mitocore-demo"
@@ -206,8 +206,8 @@ def plugins(context: typer.Context, json: Json = False) -> None:
 @command(app, "describe")
 def describe(
     context: typer.Context,
-    kind: Annotated[str | None, typer.Argument(metavar="[KIND", help="model, reader, postprocessor …")] = None,
-    name: Annotated[str | None, typer.Argument(metavar="NAME]")] = None,
+    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="model, reader, postprocessor …")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the options as JSON schema.")] = False,
 ) -> None:
     """Describe a component; without a name, print all schemas."""

@@ -1,6 +1,7 @@
 """What the command line shows: log lines, progress, tables."""
 
 import logging
+import shlex
 import signal
 import sys
 import threading
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from mitocore.cli.main import Voice
+from mitocore.errors import DataError, MitocoreError
 
 EVERY = 5.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -53,13 +55,37 @@ def logged(handler: logging.Handler) -> Iterator[None]:
         handler.close()
 
 
-def log_file(path: Path) -> logging.Handler:
-    """A handler that appends to a file, with times."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+@contextmanager
+def recorded(folder: Path) -> Iterator[None]:
+    """Append to `run.log` of a run folder: the command, what the library logs, and the error that ends it.
+
+    Raises
+    ------
+    DataError
+        If the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(folder / "run.log", encoding="utf-8")
+    except OSError as error:
+        problem = f"{str(folder)!r} cannot be a run folder: {error.strerror}"
+        raise DataError(problem, hint='folder = "…" in [run]') from error
     handler.setLevel(logging.INFO)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    return handler
+
+    def note(level: int, text: str) -> None:
+        handler.handle(logging.LogRecord("mitocore", level, "", 0, text, None, None))
+
+    with logged(handler):
+        note(logging.INFO, shlex.join(["mitocore", *sys.argv[1:]]))
+        try:
+            yield
+        except MitocoreError as error:
+            note(logging.ERROR, " ".join(str(error).split()))
+            raise
+        except KeyboardInterrupt:
+            note(logging.INFO, "interrupted")
+            raise
 
 
 class _Spoken(logging.Handler):

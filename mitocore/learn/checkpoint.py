@@ -78,6 +78,17 @@ def load_network(header: WeightsHeader, path: Path, registry: Registry) -> nn.Mo
         first = error.errors()[0]
         problem = f"the header's options do not fit {header.component!r}: {first['loc'][0]}: {first['msg']}"
         raise DataError(problem, where=str(path), hint="update the plugin, or the weights") from error
+    return trained(model, path)
+
+
+def trained(model: Model, path: Path) -> nn.Module:
+    """The network of a model with the tensors of a weights file, on the CPU, in evaluation mode.
+
+    Raises
+    ------
+    DataError
+        If the tensors do not fit the model.
+    """
     network = None if path.suffix == ".safetensors" else model.load(str(path))
     if network is None:
         network = model.build()

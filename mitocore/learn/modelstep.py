@@ -21,7 +21,6 @@ from mitocore.learn import checkpoint
 from mitocore.learn.device import chosen
 from mitocore.learn.predict import Inference, Slab, batch_of, precision_of, slab_boxes, slabs
 from mitocore.pipeline import PlannedStep
-from mitocore.registry import Registry
 from mitocore.specs import VolumeSpec
 
 
@@ -43,6 +42,7 @@ class ModelStep:
             raise ContractError(f"{step.qualified} is not a model")
         self.step, self.name, self.volume = step, name, volume
         self.header, self.weights, self.predict = step.config.header, step.config.weights, step.config.predict
+        self.model = step.component  # with the options of the header, and those a step may state beside them
         self.heads = tuple(head for head in step.component.heads() if not head.auxiliary)
         self.lattice = TileLattice(volume.shape, step.window)
         self.device = chosen(devices)
@@ -71,7 +71,6 @@ class ModelStep:
         image: Callable[[], Source],
         files: Mapping[str, BlockFiles],
         workspace: Workspace,
-        registry: Registry,
     ) -> dict[str, Any]:
         """Predict what the journal does not hold yet; what a person may want to know of it.
 
@@ -87,7 +86,7 @@ class ModelStep:
         with workspace.journal(self.name) as journal:
             finished = len(journal.tables)
             if finished < len(boxes):
-                network = checkpoint.load_network(self.header, self.weights, registry).to(self.device).eval()
+                network = checkpoint.trained(self.model, self.weights).to(self.device).eval()
                 settings = Inference(self.device, precision, self.batch, self.header.temperature, self.rows)
                 tiles = _Tiles(workspace, self.step.name, len(self.lattice), finished / len(boxes))
                 walk = slabs(

@@ -82,7 +82,8 @@ class Components(StitchedPostProcessor):
 
     def label(self, block: Block) -> tuple[NDArray[np.uint32], None]:
         """Components of one block, by cc3d."""
-        return cc3d.connected_components(block["mask"][0], connectivity=self.connectivity, out_dtype=np.uint32), None
+        mask = block["mask"][0].view(np.uint8)  # cc3d 4.1 fails on some dense bool arrays at connectivity 26
+        return cc3d.connected_components(mask, connectivity=self.connectivity, out_dtype=np.uint32), None
 
     def keep(self, objects: NDArray[Any]) -> NDArray[np.bool_]:
         """Complete objects that are large enough."""

@@ -141,6 +141,10 @@ def test_an_output_that_exists(work, succeeds, refused):
     assert "exists" in refused(5, "convert", "truth.npy", "raw.npy", "--kind", "instance")
 
 
+def test_a_run_folder_that_cannot_be_one(work, refused):
+    assert "cannot be a run folder" in refused(5, "run", "seg.toml", "--set", "run.folder=prob.npy")
+
+
 def test_a_voxel_size_that_is_none(work, refused):
     assert "'8 parsec'" in refused(3, "convert", "truth.npy", "copy.npy", "--voxel-size", "8 parsec")
 

@@ -24,7 +24,7 @@ threshold = 0.9
 path = "out.npy"
 
 [run]
-block = [4, 4, 4]
+block = [4, 4, 8]
 workers = 0
 """
 PATIENCE = 60.0

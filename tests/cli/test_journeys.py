@@ -17,9 +17,10 @@ def test_a_pipeline_runs_is_scored_and_its_result_converted(work, succeeds):
     assert "cells: 4 objects" in (work / "runs/seg/run.log").read_text()
     scores = json.loads(succeeds("evaluate", "out.zarr::cells.instances", "truth.npy", "--json"))
     assert scores["instance"]["f1_75"] == scores["voxel"]["iou"] == 1
-    printed = succeeds("convert", "out.zarr::cells.instances", "labels.npy", "--roi", "0:12,:,:")
-    assert "instance uint32 12 x 40 x 40, 8 x 8 x 8 nm" in printed
-    assert np.load("labels.npy").max() == 4
+    printed = succeeds("convert", "out.zarr::cells.instances", "labels.tif", "--roi", "0:12,:,:")
+    assert "uint32 12 x 40 x 40, 8 x 8 x 8 nm" in printed
+    succeeds("convert", "labels.tif", "labels.npy")
+    np.testing.assert_array_equal(np.load("labels.npy") > 0, np.load("truth.npy")[:12] > 0)
 
 
 def test_the_real_program_separates_results_from_everything_else(work):
@@ -48,6 +49,7 @@ def test_another_configuration_is_refused_then_resumed_or_begun_again(work, refu
     change = ("--set", "cells.min_size=400")
     text = refused(8, "run", "seg.toml", *change)
     assert "cells.min_size was 20, now 400" in text
+    assert "cells.min_size was 20, now 400" in (work / "runs/seg/run.log").read_text()
     assert "--resume" in text
     assert "2 objects" in succeeds("run", "seg.toml", "--resume", *change)
     assert "4 objects" in succeeds("run", "seg.toml", "--fresh")
@@ -70,6 +72,8 @@ def test_a_training_file_is_told_from_a_pipeline(work, succeeds):
     plan = succeeds("validate", "train.toml")
     assert "objective foreground" in plan
     assert plan == succeeds("train", "train.toml", "--dry-run")
+    (work / "raw.npy").unlink()
+    assert "objective foreground" in succeeds("validate", "train.toml", "--no-data")
 
 
 @pytest.mark.parametrize("name", ["scores.csv", "scores.json"])
@@ -122,6 +126,21 @@ def test_a_state_dict_of_another_program_becomes_weights_that_describe_themselve
     assert header["normalizer"]["low"] == 2
     assert header["voxel_size"] == [40, 8, 8]
     assert header["options"]["widths"] == [4, 4, 6]
+
+
+def test_a_network_is_trained_and_its_weights_segment_a_volume(work, succeeds, mitocore):
+    pytest.importorskip("torch")
+    printed = succeeds("train", "train.toml")
+    assert "best.safetensors" in printed
+    assert "validation.loss" in printed
+    result = mitocore("train", "train.toml")
+    assert result.exit_code == 5
+    assert "--resume" in result.stderr
+    (work / "net.toml").write_text(
+        'mitocore = 1\n[input]\npath = "raw.npy"\n[[step]]\nname = "net"\nweights = "runs/train/best.safetensors"\n'
+        '[output]\npath = "net.zarr"\n'
+    )
+    assert "probability float16 24 x 40 x 40" in succeeds("run", "net.toml")
 
 
 def test_the_version_is_printed(succeeds):

@@ -13,7 +13,7 @@ from mitocore.registry import API_GROUP, discover
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 sys.path.insert(0, str(FIXTURES / "modules"))  # not FIXTURES: the plugin is not installed for the other tests
 
-SHAPE = (12, 24, 40)
+SHAPE = (12, 40, 40)
 
 
 def smooth(shape, seed, sigma=1.6):

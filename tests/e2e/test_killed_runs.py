@@ -14,6 +14,7 @@ from mitocore import load, runs
 from mitocore.blockwise.workspace import Workspace
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
+STRIPS = "160 kB"  # the sums of two rows of tiles
 
 PIPELINE = """\
 mitocore = 1
@@ -49,7 +50,7 @@ save = ["fill_holes.instances", "cc.instances"]
 [run]
 folder = "run"
 workers = {workers}
-block = [8, 16, 48]
+block = [8, 24, 48]
 memory = "{memory}"
 """
 
@@ -60,21 +61,27 @@ def commit_every_block(monkeypatch):
     monkeypatch.setattr("os.fsync", lambda _: None)  # nobody cuts the power here
 
 
-@pytest.fixture
-def pipeline(tmp_path, registry, trained, image):
-    """Plans the pipeline in a folder of its own; `place("a", …)` is another run of the same input."""
-    weights = trained()
+@pytest.fixture(scope="module")
+def placed(registry, trained, tmp_path_factory, blobs):
+    """Plans the pipeline in a folder; all folders hold the same input."""
+    weights, raw = trained(), tmp_path_factory.mktemp("input") / "raw.npy"
+    np.save(raw, (255 * blobs((12, 40, 40), 1)).astype("u1"))
 
-    def place(name, output="{name}.npy", options="", workers=0, memory="1 GB", overrides=()):
-        folder = tmp_path / name
+    def place(folder, output="{name}.npy", options="", workers=0, memory="1 GB", overrides=()):
         folder.mkdir(exist_ok=True)
         if not (folder / "raw.npy").exists():
-            (folder / "raw.npy").hardlink_to(image)
+            (folder / "raw.npy").hardlink_to(raw)
         text = PIPELINE.format(weights=weights, output=output, options=options, workers=workers, memory=memory)
         (folder / "pipeline.toml").write_text(text, "utf-8")
         return load(folder / "pipeline.toml", overrides, registry=registry)
 
     return place
+
+
+@pytest.fixture
+def pipeline(placed, tmp_path):
+    """Plans the pipeline in a folder of that name."""
+    return lambda name, *args, **options: placed(tmp_path / name, *args, **options)
 
 
 class Stop:
@@ -99,26 +106,30 @@ def same(found, expected):
         np.testing.assert_array_equal(found[name], values)
 
 
-@pytest.fixture
-def expected(pipeline):
+@pytest.fixture(scope="module")
+def expected(placed, tmp_path_factory):
     """What an uninterrupted run gives."""
-    found = arrays(pipeline("uninterrupted"))
+    found = arrays(placed(tmp_path_factory.mktemp("uninterrupted")))
     assert found["fill_holes.instances"].max() > 2
     return found
 
 
 @pytest.mark.parametrize(
-    ("output", "options"),
-    [("{name}.npy", ""), ("out.zarr", "chunks = [8, 16, 40]\nlevels = 1\n")],
+    ("output", "options", "passes"),
+    [
+        ("{name}.npy", "", ""),
+        ("out.zarr", "chunks = [8, 24, 40]\nlevels = 1\n", "relabel"),  # the passes that write into the store
+    ],
     ids=["exported", "in place"],
 )
 def test_a_run_killed_at_any_commit_and_run_again_equals_an_uninterrupted_one(
-    pipeline, expected, output, options, tmp_path, registry
+    pipeline, expected, output, options, passes, tmp_path, registry
 ):
     folder, snapshots = tmp_path / "run", tmp_path / "snapshots"
 
-    def keep(*_):  # what a process that is killed here leaves behind
-        shutil.copytree(folder, snapshots / str(len(list(snapshots.glob("*")))), dirs_exist_ok=True)
+    def keep(label, *_):  # what a process that is killed here leaves behind
+        if passes in label:
+            shutil.copytree(folder, snapshots / str(len(list(snapshots.glob("*")))))
 
     snapshots.mkdir()
     same(arrays(pipeline("run", output, options), progress=keep), expected)
@@ -128,11 +139,12 @@ def test_a_run_killed_at_any_commit_and_run_again_equals_an_uninterrupted_one(
         same(arrays(load(folder / "pipeline.toml", registry=registry)), expected)
 
 
-@pytest.mark.parametrize("at", range(2, 60, 6))
-def test_a_run_that_is_interrupted_and_run_again_equals_an_uninterrupted_one(pipeline, expected, at):
+@pytest.mark.parametrize("memory", ["1 GB", STRIPS])
+@pytest.mark.parametrize("at", [2, 9, 17, 24, 38])
+def test_a_run_that_is_interrupted_and_run_again_equals_an_uninterrupted_one(pipeline, expected, at, memory):
     with pytest.raises(KeyboardInterrupt):
-        pipeline("run").run(progress=Stop(at))
-    same(arrays(pipeline("run")), expected)
+        pipeline("run", memory=memory).run(progress=Stop(at))
+    same(arrays(pipeline("run", memory=memory)), expected)
 
 
 def test_a_run_interrupted_again_and_again_comes_to_the_same_end(pipeline, expected):
@@ -152,12 +164,12 @@ def test_a_cancelled_run_ends_as_if_interrupted_and_goes_on(pipeline, expected):
     same(arrays(pipeline("cancelled")), expected)
 
 
-@pytest.mark.parametrize("at", [4, 9, 13, 30, 44])
+@pytest.mark.parametrize("at", [4, 13, 44])
 def test_a_run_may_go_on_with_other_blocks_workers_and_memory(pipeline, expected, at):
     with pytest.raises(KeyboardInterrupt):
         pipeline("cut").run(progress=Stop(at))
     overrides = ["run.block=[5, 9, 20]"]
-    same(arrays(pipeline("cut", workers=3, memory="300 kB", overrides=overrides)), expected)
+    same(arrays(pipeline("cut", workers=3, memory=STRIPS, overrides=overrides)), expected)
 
 
 def test_no_tile_that_was_committed_is_computed_again(pipeline):
@@ -183,12 +195,12 @@ def stop_after_net(label):
         raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("memory", ["1 GB", "400 kB", "300 kB"])
-@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("memory", ["1 GB", STRIPS])
+@pytest.mark.parametrize("workers", [0, 3])
 def test_neither_memory_nor_workers_change_a_voxel_of_a_network(pipeline, expected, memory, workers):
     CALLS.clear()
     same(arrays(pipeline("strips", workers=workers, memory=memory)), expected)
-    assert sum(CALLS) == 4 * 2 * 3
+    assert sum(CALLS) == 4 * 3 * 3
 
 
 KILLED = """
@@ -212,13 +224,13 @@ load({toml!r}, registry=registry).run(progress=progress)
 """
 
 
-@pytest.mark.parametrize("at", [3, 12, 33])
+@pytest.mark.parametrize("at", [12, 33])
 def test_a_process_that_dies_leaves_a_run_that_goes_on_with_other_blocks(pipeline, expected, tmp_path, at):
-    place = partial(pipeline, "died", "out.zarr", "chunks = [8, 16, 40]\nlevels = 1\n")
+    place = partial(pipeline, "died", "out.zarr", "chunks = [8, 24, 40]\nlevels = 1\n")
     place()
     toml = str(tmp_path / "died/pipeline.toml")
     program = KILLED.format(modules=str(FIXTURES / "modules"), fixtures=str(FIXTURES), at=at, toml=toml)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 9, done.stderr
     assert (tmp_path / "died/run/run.lock").exists()
     same(arrays(place(overrides=["run.block=[4, 16, 20]"])), expected)

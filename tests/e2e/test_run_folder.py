@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fake_plugin.parts import CALLS
 
-from mitocore import ConfigError, DataError, Kind, Pipeline, ResourceError, RunError, Step, load, runs
+from mitocore import ConfigError, DataError, Kind, Pipeline, ResourceError, RunError, Step, convert, load, runs
 from mitocore import open as open_volume
 from mitocore.blockwise.lock import RunLock
 from mitocore.blockwise.workspace import Workspace
@@ -43,7 +43,7 @@ path = "out/{{name}}.npy"
 [run]
 folder = "run"
 workers = 0
-block = [8, 16, 48]
+block = [8, 24, 48]
 """
 
 LABELS = "cc.instances"
@@ -74,7 +74,10 @@ class Reports(list):
     @property
     def computed(self):
         """Labels of the passes in which something was left to do."""
-        return {label for n, (label, done, _) in enumerate(self) if done and (n == 0 or self[n - 1][1] != done)}
+        first = {}
+        for label, done, total in self:
+            first.setdefault(label, done < total)
+        return {label for label, left in first.items() if left}
 
 
 def tree(folder):
@@ -98,12 +101,12 @@ def test_the_record_of_a_finished_run_says_all_that_was_done(planned, tmp_path):
     assert record["pipeline"] == "pipeline"
     assert record["input"] == {
         "path": str(tmp_path / "raw.npy"),
-        "shape": [12, 24, 40],
+        "shape": [12, 40, 40],
         "dtype": "uint8",
         "voxel_size_nm": [8, 8, 8],
     }
     assert record["steps"]["cc"]["objects"] == objects > 1
-    assert record["steps"]["net"]["tiles"] == 24
+    assert record["steps"]["net"]["tiles"] == 36
     assert record["steps"]["net"]["device"] == "cpu"
     low, high = record["steps"]["net"]["range"]["net.foreground"]
     assert 0 <= low < high <= 1
@@ -122,7 +125,7 @@ def test_the_plan_of_a_run_holds_digests_options_and_how_it_was_cut(planned, tmp
     assert list(plan["digests"]) == ["input", "net", "mask", "cc"]
     assert str(tmp_path) not in json.dumps(plan["digests"])
     (cut,) = [own for key, own in plan["schedule"].items() if key.startswith("cc.")]
-    assert cut["block"] == [8, 16, 40]
+    assert cut["block"] == [8, 24, 40]
 
 
 @pytest.mark.parametrize(
@@ -145,9 +148,14 @@ def test_a_normaliser_that_looks_at_planes_is_a_pass_whose_scratch_goes(planned,
     assert not list((tmp_path / "run/scratch").glob("normalised.*"))
     assert first[LABELS].any()
     np.testing.assert_array_equal(
-        arrays(planned("mask.threshold=0.5", "run.folder=other", "run.block=[5, 9, 40]", f"output.path={tmp_path}/o.npy"))[
-            LABELS
-        ],
+        arrays(
+            planned(
+                "mask.threshold=0.5",
+                f"run.folder={tmp_path}/other",
+                "run.block=[5, 9, 40]",
+                f"output.path={tmp_path}/o.npy",
+            )
+        )[LABELS],
         first[LABELS],
     )
 
@@ -156,9 +164,7 @@ def test_a_changed_threshold_is_refused_with_the_old_and_the_new_value(planned):
     arrays(planned())
     with pytest.raises(RunError) as refused:
         planned("mask.threshold=0.99").run()
-    assert refused.value.problem == (
-        "the run folder holds another run: mask.threshold was 0.9999999, now 0.99"
-    )
+    assert refused.value.problem == ("the run folder holds another run: mask.threshold was 0.9999999, now 0.99")
     assert "--resume" in refused.value.hint
     assert "--fresh" in refused.value.hint
 
@@ -205,7 +211,7 @@ def test_resuming_with_another_option_keeps_the_heads_and_gives_what_a_new_run_g
     CALLS.clear()
     found = arrays(planned(*options), policy="resume")
     assert CALLS == []
-    other = arrays(planned(*options, "run.folder=elsewhere", f"output.path={tmp_path}/new.npy"))
+    other = arrays(planned(*options, f"run.folder={tmp_path}/elsewhere", f"output.path={tmp_path}/new.npy"))
     assert CALLS != []
     np.testing.assert_array_equal(found[LABELS], other[LABELS])
 
@@ -228,7 +234,7 @@ def test_starting_over_computes_everything_again(planned):
     first = arrays(planned())
     CALLS.clear()
     again = arrays(planned(), policy="fresh")
-    assert sum(CALLS) == 24
+    assert sum(CALLS) == 36
     np.testing.assert_array_equal(first[LABELS], again[LABELS])
 
 
@@ -249,8 +255,6 @@ def test_a_changed_input_is_refused_and_a_moved_one_is_not(planned, tmp_path):
 
 def test_an_output_beside_the_input_in_one_store_does_not_change_the_input(planned, toml, registry, tmp_path):
     values = np.load(tmp_path / "raw.npy")
-    from mitocore import convert
-
     convert(tmp_path / "raw.npy", tmp_path / "em.zarr::raw")
     both = 'input.path="{0}/em.zarr::raw"', 'output={{ path = "{0}/em.zarr" }}'
     overrides = [text.format(tmp_path) for text in both]
@@ -286,20 +290,20 @@ def test_an_output_that_exists_is_refused_before_a_voxel_is_read(planned, tmp_pa
         with pytest.raises(DataError) as refused:
             ready.run()
         assert refused.value.problem == f"'{tmp_path}/out/{{name}}.npy' already holds 'cc.instances'"
-        assert "pipeline.toml:20 [output]" in refused.value.where
+        assert "pipeline.toml:21 [output]" in refused.value.where
     assert np.load(tmp_path / "out/cc.instances.npy").shape == (2, 2, 2)
 
 
 def test_another_output_that_exists_is_refused_by_a_folder_that_wrote_the_first(planned, tmp_path):
     arrays(planned())
-    np.save(tmp_path / "mine.npy", np.ones((12, 24, 40), "u4"))
+    np.save(tmp_path / "mine.npy", np.ones((12, 40, 40), "u4"))
     for policy in ("continue", "resume", "fresh"):
         with pytest.raises(DataError, match="already holds"):
             planned(f"output.path={tmp_path}/mine.npy").run(policy=policy)
     assert (np.load(tmp_path / "mine.npy") == 1).all()
 
 
-ZARR = 'output={{ path = "{0}/{1}.zarr", chunks = [8, 16, 40], levels = 1 }}'
+ZARR = 'output={{ path = "{0}/{1}.zarr", chunks = [8, 24, 40], levels = 1 }}'
 
 
 @pytest.mark.parametrize("keep", ["heads", "all", "none"])
@@ -331,8 +335,23 @@ def test_a_run_killed_while_it_wrote_to_one_file_goes_on_to_another(planned, tmp
 
     with pytest.raises(KeyboardInterrupt):
         wanted(one, "first").run(progress=stop)
-    expected = arrays(planned("run.folder=elsewhere", f"output.path={tmp_path}/expected.npy"))
+    expected = arrays(planned(f"run.folder={tmp_path}/elsewhere", f"output.path={tmp_path}/expected.npy"))
     np.testing.assert_array_equal(arrays(wanted(other, "second"))[LABELS], expected[LABELS])
+
+
+@pytest.mark.parametrize("output", ["{0}/out.npy", "{0}/out.zarr"])
+def test_an_output_that_was_removed_after_a_killed_export_is_written_again(planned, tmp_path, output):
+    def stop(label, done, total):
+        if label == "output" and done:
+            raise KeyboardInterrupt
+
+    ready = planned(f"output.path={output.format(tmp_path)}")
+    with pytest.raises(KeyboardInterrupt):
+        ready.run(progress=stop)
+    for path in tmp_path.glob("out.*"):
+        path.rename(tmp_path / "gone")
+    expected = arrays(planned(f"run.folder={tmp_path}/elsewhere", f"output.path={tmp_path}/expected.npy"))
+    np.testing.assert_array_equal(arrays(ready)[LABELS], expected[LABELS])
 
 
 def test_a_second_run_in_a_folder_is_refused_while_the_first_is_at_work(planned, tmp_path):
@@ -358,7 +377,7 @@ def test_a_run_whose_folder_is_taken_over_stops_at_its_next_commit(planned, tmp_
 
 def test_a_folder_that_cannot_be_made_is_refused(planned, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="the run folder '.*file/run' cannot be made"):
+    with pytest.raises(ConfigError, match=r"the run folder '.*file/run' cannot be made"):
         planned(f"run.folder={tmp_path}/file/run").run()
     with pytest.raises(ConfigError, match="cannot be made"):
         planned(f"run.folder={tmp_path}/file").run()
@@ -399,12 +418,10 @@ def test_each_step_is_one_line_with_numbers_in_the_log(planned, caplog):
     assert lines == ["net", "cc"]
 
 
-def test_relative_folders_start_at_the_toml_file_and_by_default_below_the_current_one(toml, registry, tmp_path, monkeypatch):
+def test_a_relative_run_folder_starts_at_the_toml_file_and_a_stated_one_at_the_current_folder(toml, registry, tmp_path):
     text = toml.read_text("utf-8").replace('folder = "run"\n', "")
     toml.write_text(text, "utf-8")
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    assert load(toml, registry=registry).plan.config.run.folder == "runs/pipeline"
+    assert load(toml, registry=registry).plan.config.run.folder == str(tmp_path / "runs/pipeline")
     toml.write_text(text.replace("[run]", '[run]\nfolder = "sub/run"'), "utf-8")
     assert load(toml, registry=registry).plan.config.run.folder == str(tmp_path / "sub/run")
     assert load(toml, ["run.folder=mine"], registry=registry).plan.config.run.folder == "mine"
@@ -429,13 +446,15 @@ def test_a_network_that_no_plugin_declares_runs_from_python(trained, registry, i
         """Of a script."""
 
     found = Pipeline([Step(Mine(), weights=trained(), name="net")]).run(image).arrays()["net.foreground"]
-    assert found.shape == (12, 24, 40)
+    assert found.shape == (12, 40, 40)
     assert found.min() < found.max()
 
 
 def test_an_option_that_the_weights_do_not_depend_on_changes_the_result(planned, tmp_path):
     sharp = arrays(planned("net.sharpness=0.5", 'output.save=["net.foreground"]'))
-    plain = arrays(planned("run.folder=x", f"output.path={tmp_path}/p.npy", 'output.save=["net.foreground"]'))
+    plain = arrays(
+        planned(f"run.folder={tmp_path}/x", f"output.path={tmp_path}/p.npy", 'output.save=["net.foreground"]')
+    )
     assert (sharp["net.foreground"] < plain["net.foreground"]).any()
 
 
@@ -453,7 +472,9 @@ def test_an_array_run_in_a_folder_of_its_own_goes_on_where_it_was_stopped(blobs,
     reports = Reports()
     found = pipeline.run(array.copy(), kind=Kind.PROBABILITY, progress=reports).arrays()
     assert ("connectedcomponents: label", 3, 8) in reports
-    np.testing.assert_array_equal(found["connectedcomponents.instances"] > 0, Pipeline(steps).run(
-        array, kind=Kind.PROBABILITY).arrays()["connectedcomponents.instances"] > 0)
+    np.testing.assert_array_equal(
+        found["connectedcomponents.instances"] > 0,
+        Pipeline(steps).run(array, kind=Kind.PROBABILITY).arrays()["connectedcomponents.instances"] > 0,
+    )
     with pytest.raises(RunError, match="the input is another, or has changed"):
         pipeline.run(array + 1, kind=Kind.PROBABILITY)

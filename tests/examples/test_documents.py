@@ -12,8 +12,8 @@ import pytest
 
 import mitocore
 from mitocore.builtin.cells import cells
-from mitocore.geometry import VoxelSize
 from mitocore.conversion import convert
+from mitocore.geometry import VoxelSize
 
 ROOT = Path(__file__).parents[2]
 RUNNER = Path(__file__).with_name("run_document.py")

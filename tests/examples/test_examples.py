@@ -7,8 +7,8 @@ import pytest
 
 import mitocore
 from mitocore.builtin.cells import cells
-from mitocore.geometry import VoxelSize
 from mitocore.conversion import convert
+from mitocore.geometry import VoxelSize
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SIZES = {"mito": VoxelSize(5, 5, 5), "mito_sstem": VoxelSize(50, 4.6, 4.6)}

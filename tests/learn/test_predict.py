@@ -92,7 +92,9 @@ def cases(draw):
             crop = draw(st.integers(0, 2))
             output = draw(st.integers(1, 8))
             axes.append((output + 2 * crop, crop, draw(st.integers(0, output - 1)), 1))
-    window = Window(*(tuple(axis[i] for axis in axes) for i in range(4)), padding=draw(st.sampled_from(["mirror", "zero"])))
+    window = Window(
+        *(tuple(axis[i] for axis in axes) for i in range(4)), padding=draw(st.sampled_from(["mirror", "zero"]))
+    )
     image = np.random.default_rng(draw(st.integers(0, 99))).random(shape, dtype=np.float32)
     return image, window
 
