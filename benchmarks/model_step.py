@@ -18,7 +18,7 @@ import torch
 import mitocore
 from mitocore.blockwise.tiles import TileLattice
 from mitocore.header import WeightsHeader
-from mitocore.learn.checkpoint import load_network, save_weights
+from mitocore.learn.checkpoint import save_weights, trained
 from mitocore.specs import Window
 from mitocore.volumes import installed
 
@@ -48,7 +48,7 @@ def main() -> None:
         )
         torch.manual_seed(0)
         save_weights(folder / "net.safetensors", model.build().state_dict(), header)
-        network = load_network(header, folder / "net.safetensors", installed()).eval()
+        network = trained(model, folder / "net.safetensors")
         ratios = []
         for turn in range(arguments.repeat + 1):  # the first warms up
             bare = _bare(network, lattice)

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from mitocore.errors import WiringError as WiringError
     from mitocore.geometry import Roi as Roi
     from mitocore.geometry import Shape as Shape
+    from mitocore.geometry import SizeOption as SizeOption
     from mitocore.geometry import VoxelSize as VoxelSize
     from mitocore.geometry import VoxelSizeOption as VoxelSizeOption
+    from mitocore.geometry import as_shape as as_shape
+    from mitocore.geometry import size_in_voxels as size_in_voxels
     from mitocore.header import WeightsHeader as WeightsHeader
     from mitocore.interfaces import Augment as Augment
     from mitocore.interfaces import Block as Block
@@ -78,7 +81,7 @@ _HOME = {
     "mitocore.errors": (
         "ConfigError ContractError DataError MitocoreError PluginError ResourceError RunError WiringError"
     ),
-    "mitocore.geometry": "Roi Shape VoxelSize VoxelSizeOption",
+    "mitocore.geometry": "Roi Shape SizeOption VoxelSize VoxelSizeOption as_shape size_in_voxels",
     "mitocore.header": "WeightsHeader",
     "mitocore.interfaces": (
         "Augment Block Crop LabelledVolume Labels LocalPostProcessor Loss Metric Model Normalizer Reader Sampler "

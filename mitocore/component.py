@@ -18,7 +18,7 @@ OF_TABLE = {"reader": {"stats"}, "writer": {"save", "into", "scale"}}  # reserve
 @dataclass(frozen=True)
 class File:
     """Marks an option that names a file: resolved against the folder of the TOML file (in the library and on the
-    command line, the current folder); left out of the digest, where the file's identity (chapter 8.3) stands in."""
+    command line, the current folder); left out of the digest, where the file's identity stands in."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from mitocore.blockwise.workspace import Workspace
 from mitocore.config.pipeline import kind_of
 from mitocore.errors import DataError
 from mitocore.geometry import Roi, as_shape
-from mitocore.specs import ArraySpec, Kind, VolumeSpec
+from mitocore.specs import Kind, VolumeSpec
 from mitocore.volumes import installed, reader_of, writer_of
 
 
@@ -66,8 +66,7 @@ def convert(
             folder = Path(temporary)
             with RunLock(folder) as lock, writer.create(name, wanted) as copy:
                 workspace = Workspace(folder, InProcess(), lock, progress)
-                as_is = ArraySpec(Kind.IMAGE, spec.channels)
-                order = writer.order
-                passes.export(Opened(volume), as_is, copy, order, workspace, "convert", origin=as_shape(region.start))
+                order, begin = writer.order, as_shape(region.start)
+                passes.export(Opened(volume), None, copy, order, workspace, "convert", origin=begin)
                 copy.finish()
                 return copy.spec

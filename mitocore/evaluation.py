@@ -26,9 +26,18 @@ class Compared:
     kind: Kind
     """What the prediction holds."""
     region: Roi
+    ignore: tuple[int, ...] = ()
+    """Values of the truth that are left out, beside those that always mean "ignore"."""
 
 
-def compared(predicted: Volume, truth: Volume, *, kind: Kind | None = None, roi: str | None = None) -> Compared:
+def compared(
+    predicted: Volume,
+    truth: Volume,
+    *,
+    kind: Kind | None = None,
+    roi: str | None = None,
+    ignore: Sequence[int] = (),
+) -> Compared:
     """Check that two volumes can be compared.
 
     Parameters
@@ -37,6 +46,9 @@ def compared(predicted: Volume, truth: Volume, *, kind: Kind | None = None, roi:
         What the prediction holds, where its file does not say.
     roi
         Three ranges of voxels, such as "17:20,:,:".
+    ignore
+        Values of the truth whose voxels are left out, such as 255 in a file of uint8. The largest number of an unsigned
+        type of 16 bits or more, and -1, always are.
 
     Raises
     ------
@@ -57,7 +69,7 @@ def compared(predicted: Volume, truth: Volume, *, kind: Kind | None = None, roi:
         region = Roi.parse(roi, truth.spec.shape) if roi else Roi.whole(truth.spec.shape)
     except ValueError as error:
         raise DataError(str(error), where="--roi", hint="--roi 10:20,:,0:512") from error
-    return Compared(predicted, truth, kind, region)
+    return Compared(predicted, truth, kind, region, tuple(ignore))
 
 
 def _kind(volume: Volume) -> Kind:
@@ -130,7 +142,7 @@ def evaluate(
         write = grid.box(number)
         for name, metric in metrics.items():
             read = write.grow(metric.halo(voxel_size)).clip(pair.region)
-            arrays = {"predicted": _read(pair, metric, read), "truth": _truth(pair.truth, metric, read)}
+            arrays = {"predicted": _read(pair, metric, read), "truth": _truth(pair, metric, read)}
             part = metric.partial(Block(write, read, arrays, pair.region, voxel_size))
             partials[name] = partials[name] + part if name in partials else part
         progress("evaluate", number + 1, len(grid))
@@ -144,6 +156,6 @@ def _read(pair: Compared, metric: Metric, roi: Roi) -> Any:
     return (values > 0).astype("f4") if pair.kind is not Kind.PROBABILITY else values
 
 
-def _truth(volume: Volume, metric: Metric, roi: Roi) -> Any:
+def _truth(pair: Compared, metric: Metric, roi: Roi) -> Any:
     kind = Kind.SEMANTIC if metric.compares is Kind.SEMANTIC else Kind.INSTANCE
-    return Opened(volume, kind).read(roi)
+    return Opened(pair.truth, kind, pair.ignore).read(roi)

@@ -32,9 +32,9 @@ class WeightsHeader(BaseModel):
     voxel_size: VoxelSizeOption | tuple[VoxelSizeOption, VoxelSizeOption] | None = None
     """What it was trained at: one, a range (smallest, largest), or unknown."""
     pipeline: tuple[dict[str, Any], ...] = ()
-    """Recommended `[[step]]` tables after the network; what `segment` and `init` write."""
+    """Recommended `[[step]]` tables after the network; for people, no run takes them from here."""
     thresholds: dict[str, float] = {}
-    """Best on validation, by head; fills a `threshold` the pipeline leaves open."""
+    """Recommended by head; for people, no step takes its threshold from here."""
     temperature: dict[str, float] = {}
     """By head; logits are divided by it before the activation."""
     normalizer: dict[str, Any]

@@ -116,8 +116,8 @@ def instance_table(
 ) -> InstanceTable:
     """Measure every instance of a label volume; memory grows with instances and the block, not with the volume.
 
-    Every number is a sum, a minimum or a maximum of integers, so the result does not depend on the block. The largest
-    uint64 ("ignore") is not measured.
+    Every number is a sum, a minimum or a maximum of integers, so the result does not depend on the block. Voxels to
+    "ignore" are not measured: the largest number of the file's unsigned type of 16 bits or more, or -1.
 
     Raises
     ------

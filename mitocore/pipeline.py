@@ -240,6 +240,8 @@ def _planned(
             for head in component.heads()
             if not head.auxiliary
         }
+        if step.inputs:
+            raise WiringError(f"{step.name!r} is a model: it reads the input of the pipeline", hint="leave inputs out")
         image = arrays[INPUT]
         if image.kind is not Kind.IMAGE:
             raise WiringError(f"{step.name!r} needs an image, but the input holds {image.kind}", hint='kind = "image"')

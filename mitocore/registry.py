@@ -1,15 +1,11 @@
 """Discovery and lookup of components; a broken plugin is reported, never fatal."""
 
 import difflib
-import hashlib
 import importlib
-import importlib.util
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -73,10 +69,6 @@ class Registry:
         """Names of a kind, sorted."""
         return sorted({entry.name for entry in self.entries if entry.kind == kind})
 
-    def fingerprint(self, entry: Entry) -> str:
-        """What stands for the code of a plugin: its version, and its source where it runs from a checkout."""
-        return f"{entry.plugin} {self.versions.get(entry.plugin, '0')} {_source(entry.target.partition('.')[0])}"
-
     def _declare(self, kind: str, name: str, target: str, summary: str, suffixes: tuple[str, ...] = ()) -> None:
         if any((e.kind, e.name, e.plugin) == (kind, name, self._plugin) for e in self.entries):
             raise PluginError(f"{kind} {name!r} is declared twice by {self._plugin!r}")
@@ -116,19 +108,6 @@ class Registry:
         if not best:
             raise PluginError(f"no {kind} is known for {path!r}", hint=f'write {kind} = "…"; see `mitocore plugins`')
         return _only([entry for length, entry in fits if length == best], f"{kind} of {path!r}")
-
-
-@cache
-def _source(package: str) -> str:
-    """A hash of the source files of a package that was not installed from a wheel; "" for one that was."""
-    spec = importlib.util.find_spec(package.partition(":")[0])
-    folders = [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
-    if not folders or "site-packages" in folders[0].parts:
-        return ""
-    digest = hashlib.sha256()
-    for file in sorted(folders[0].rglob("*.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _only(hits: list[Entry], what: str) -> Entry:

@@ -189,7 +189,7 @@ def _scale_bar(axes: Any, size: VoxelSize, width: int, height: int) -> None:
     axes.add_patch(Rectangle((margin, bottom - thick), voxels, thick, facecolor="white", edgecolor="black", lw=0.5))
     text = f"{length / 1000:g} µm" if length >= 1000 else f"{length:g} nm"
     outlined = [patheffects.withStroke(linewidth=2, foreground="black")]
-    place = (margin + voxels / 2, bottom - 2 * thick)
+    place = (margin + voxels / 2, bottom - 3 * thick)
     axes.text(*place, text, color="white", fontsize=8, ha="center", va="bottom", path_effects=outlined)
 
 
@@ -317,7 +317,7 @@ def _page(
 
 
 def _settings(record: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    rows = [("input", str(name), str(value)) for name, value in record.get("input", {}).items() if value is not None]
+    rows = [("input", str(name), str(value)) for name, value in record.get("input", {}).items() if value]
     for step, options in record.get("options", {}).items():
         rows += [(step, str(name), str(value)) for name, value in options.items()]
         rows += [(step, str(name), str(value)) for name, value in record.get("steps", {}).get(step, {}).items()]

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mitocore.errors import DataError, RunError
-from mitocore.execution import Execution, holds, place_of
+from mitocore.execution import Execution
 from mitocore.interfaces import Reader, Volume
+from mitocore.outputs import held, place_of
 from mitocore.pipeline import Plan
+from mitocore.specs import VolumeSpec
 from mitocore.volumes import ArrayVolume
 
 Policy = Literal["continue", "resume", "fresh"]
@@ -18,19 +20,13 @@ Policy = Literal["continue", "resume", "fresh"]
 
 
 def identity(reader: Reader | None, volume: Volume) -> str:
-    """What stands for the voxels of the input: header, size and time of its files; never its path."""
+    """What stands for the voxels of the input: its header, and what its reader says of its files; never its path."""
     spec = repr(volume.spec)
     if isinstance(volume, ArrayVolume):
         return spec + volume.fingerprint()
     if reader is None:
-        return spec + str(time.time_ns())
-    path = Path(reader.path, getattr(reader, "key", None) or "")  # what else lies in the store is not the input
-    if not path.exists():
-        path = Path(reader.path)
-    files = [path] if path.is_file() else sorted(path.glob("*")) if path.is_dir() else []
-    seen = [(file.name, file.stat().st_size if file.is_file() else 0, file.stat().st_mtime_ns) for file in files]
-    seen = [(name if path.is_dir() else "", size, when) for name, size, when in seen]
-    return f"{type(reader).__name__} {reader.model_dump_json(exclude={'path'})} {spec} {seen}"
+        return spec + str(time.time_ns())  # nobody can tell whether an open volume has changed
+    return f"{type(reader).__name__} {reader.model_dump_json(exclude={'path'})} {spec} {reader.fingerprint()}"
 
 
 def claim(execution: Execution, old: Mapping[str, Any], policy: Policy) -> None:
@@ -75,13 +71,22 @@ def _difference(old: Mapping[str, Any], execution: Execution, step: str) -> str:
     return f"{step}.{keys[0]} was {before.get(keys[0])!r}, now {after.get(keys[0])!r}"
 
 
-def read_plan(folder: Path) -> dict[str, Any]:
-    """What plan.json says of the run folder; nothing, if it is new."""
+def read_plan(folder: Path, policy: Policy) -> dict[str, Any]:
+    """What plan.json says of the run folder; nothing, if it is new, or damaged and to be started over."""
     path = folder / "plan.json"
-    content = _read_json(path) if path.exists() else {}
-    if content and (content.get("mitocore") != 1 or not {"digests", "options", "schedule"} <= content.keys()):
-        raise RunError("plan.json of the run folder is not of this version", where=str(path), hint="another folder")
-    return content
+    if not path.exists():
+        return {}
+    try:
+        content = _read_json(path)
+    except RunError:
+        if policy == "fresh":
+            return {}
+        raise
+    if content.get("mitocore") == 1 and {"digests", "options", "schedule"} <= content.keys():
+        return content
+    if policy == "fresh":
+        return {}
+    raise RunError("plan.json is not of this version", where=str(path), hint="--fresh starts over")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -93,38 +98,60 @@ def _read_json(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def refuse_existing(ready: Plan, old: Mapping[str, Any]) -> None:
-    """Refuse to write over what this run folder did not write."""
+def refuse_existing(ready: Plan, spec: VolumeSpec, old: Mapping[str, Any]) -> None:
+    """Refuse to write over what this run folder did not write, or what cannot become this run's output."""
     writer = ready.config.writer
     ours = old.get("schedule", {}).get("outputs", {})
     for saved in ready.saved if writer else ():
-        if ours.get(saved.name) != place_of(writer) and holds(writer, saved.name):
-            raise DataError(
-                f"{writer.path if writer else ''!r} already holds {saved.name!r}",
-                where=ready.config.document.where("output", "path"),
-                hint="another path in [output], or remove it first",
-            )
+        there = held(writer, saved.name)
+        if there is None:
+            continue
+        if ours.get(saved.name) != place_of(writer):
+            problem = f"already holds {saved.name!r}"
+        elif there.shape != spec.shape or there.voxel_size not in (None, spec.voxel_size):
+            problem = f"holds {saved.name!r} of {there.shape} voxels of {there.voxel_size or 'unknown size'}"
+        else:
+            continue
+        raise DataError(
+            f"{writer.path if writer else ''!r} {problem}",
+            where=ready.config.document.where("output", "path"),
+            hint="another path in [output], or remove it first",
+        )
 
 
 def finished(execution: Execution) -> dict[str, Any] | None:
-    """The record of a run of the same digests that came to its end, if what it saved is still there."""
+    """The record of a run of the same digests and output that came to its end; any other record is removed.
+
+    It must go before anything is written, or a run that is killed now would be taken for the finished one.
+    """
     path = execution.workspace.folder / "record.json"
     if not path.exists():
         return None
-    record = _read_json(path)
     writer = execution.plan.config.writer
-    kept = record.get("digests") == execution.digests and writer is not None
-    return record if kept and all(holds(writer, saved.name) for saved in execution.plan.saved) else None
+    try:
+        record = _read_json(path)
+    except RunError:
+        record = {}
+    same = record.get("digests") == execution.digests and record.get("output") == _output(execution)
+    if same and writer and all(held(writer, saved.name) for saved in execution.plan.saved):
+        return record
+    path.unlink()
+    return None
 
 
-def provenance(execution: Execution, begin: float) -> dict[str, Any]:
-    """What record.json adds to counts and times: input, options, weights, versions; `begin` is when the run began."""
+def _output(execution: Execution) -> dict[str, Any]:
+    return {"place": place_of(execution.plan.config.writer), "saved": [s.name for s in execution.plan.saved]}
+
+
+def provenance(execution: Execution, versions: Mapping[str, str], begin: float) -> dict[str, Any]:
+    """What record.json adds to counts and times; `versions` are those of plugins, `begin` is when the run began."""
     import mitocore
 
     voxel_size = execution.spec.voxel_size
     return {
         "pipeline": execution.plan.config.name,
         "digests": execution.digests,
+        "output": _output(execution),
         "options": execution.options(),
         "input": {
             "path": execution.plan.config.reader.path if execution.plan.config.reader else None,
@@ -140,6 +167,6 @@ def provenance(execution: Execution, begin: float) -> dict[str, Any]:
         "versions": {
             "python": platform.python_version(),
             "mitocore": mitocore.__version__,
-            **execution.registry.versions,
+            **versions,
         },
     }

@@ -23,8 +23,9 @@ from mitocore.blockwise.workspace import Workspace
 from mitocore.config import toml
 from mitocore.config.components import build
 from mitocore.config.pipeline import PipelineConfig, PredictTable, RunTable, StepConfig, configure, kind_of
+from mitocore.durable import write_json
 from mitocore.errors import ConfigError, PluginError
-from mitocore.execution import Execution, begin_again, write_json
+from mitocore.execution import Execution, begin_again
 from mitocore.geometry import Roi
 from mitocore.header import read_header
 from mitocore.interfaces import Model, Normalizer, PostProcessor, Volume
@@ -156,7 +157,9 @@ class PlannedRun:
         """
         folder, run = _Folder(self.plan.config.run.folder), self.plan.config.run
         with RunLock(folder.path, take_over=take_over) as lock, _executor(run) as executor:
-            workspace = Workspace(folder.path, executor, lock, progress, cancel, run.retries)
+            workspace = Workspace(
+                folder.path, executor, lock, progress, cancel, run.retries, self.plan.memory or float("inf")
+            )
             if self.volume is not None:
                 return self._in(folder, workspace, self.volume, policy)
             if self.plan.config.reader is None:
@@ -165,18 +168,18 @@ class PlannedRun:
                 return self._in(folder, workspace, volume, policy)
 
     def _in(self, folder: _Folder, workspace: Workspace, volume: Volume, policy: Policy) -> Result:
-        old = run_folder.read_plan(folder.path)
-        run_folder.refuse_existing(self.plan, old)
+        old = run_folder.read_plan(folder.path, policy)
+        run_folder.refuse_existing(self.plan, volume.spec, old)
         if policy == "fresh":
             begin_again(folder.path)
-        execution = Execution(self.plan, self.registry, workspace, volume, volume.spec)
-        execution.prepare(run_folder.identity(self.plan.config.reader, volume))
+        identity = run_folder.identity(self.plan.config.reader, volume)
+        execution = Execution(self.plan, workspace, volume, volume.spec, identity)
         run_folder.claim(execution, old, policy)
         begin = time.time()
         earlier = run_folder.finished(execution)
         if earlier is None:
             execution.run()
-            execution.record |= run_folder.provenance(execution, begin)
+            execution.record |= run_folder.provenance(execution, self.registry.versions, begin)
             write_json(folder.path / "record.json", execution.record)
         else:
             execution.record = dict(earlier)
@@ -362,6 +365,7 @@ def evaluate(
     *,
     kind: Kind | str | None = None,
     roi: str | None = None,
+    ignore: Sequence[int] = (),
     options: Mapping[str, Mapping[str, Any]] | None = None,
     progress: Progress = _quiet,
 ) -> dict[str, dict[str, float]]:
@@ -373,11 +377,13 @@ def evaluate(
         What the prediction holds ("instance", "probability", "mask" …), where its file does not say.
     roi
         Three ranges of voxels (z, y, x), such as "17:20,:,:".
+    ignore
+        Values of the truth that are left out, beside those that always mean "ignore".
     options
         Options by metric, such as ``{"voxel": {"thresholds": [0.3, 0.5]}}``.
     """
     with _volume(prediction) as predicted, _volume(truth) as true:
-        pair = evaluation.compared(predicted, true, kind=kind_of(kind), roi=roi)
+        pair = evaluation.compared(predicted, true, kind=kind_of(kind), roi=roi, ignore=ignore)
         chosen = evaluation.metrics_of(metrics, pair.kind, installed(), options or {})
         return evaluation.evaluate(pair, chosen, progress=progress)
 

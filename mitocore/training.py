@@ -18,7 +18,7 @@ from mitocore.config.volumes import PlannedVolume, plan_volume
 from mitocore.errors import ConfigError, DataError, MitocoreError, WiringError, together
 from mitocore.geometry import Roi, Shape, VoxelSize, as_shape
 from mitocore.header import WeightsHeader, read_header
-from mitocore.interfaces import Augment, Loss, Metric, Model, Normalizer, Sampler, Target
+from mitocore.interfaces import Augment, Loss, Metric, Model, Normalizer, Reader, Sampler, Target
 from mitocore.registry import Registry
 from mitocore.specs import Axis, Head, Window
 
@@ -230,7 +230,7 @@ class _Planning:
         where, hint = self.document.where("volume", 0), 'split = { validation = "z:0.85-1.0" }'
         empty = [part for part, found in boxes.items() if not found]
         findings += [ConfigError(f"no volume has a part for {part}", where=where, hint=hint) for part in empty]
-        names = ("image", "labels", "valid", "values", "classes", "weight", "parts")
+        names = ("image", "labels", "valid", "values", "weight", "parts")
         self.tables["volume"] = [{name: _plain(getattr(v, name)) for name in names} for v in self.volumes]
 
     def finished(self) -> TrainingPlan:
@@ -361,6 +361,9 @@ def _trained_window(window: Window, crop: Shape) -> Window:
 
 def _plain(value: Any) -> Any:
     """What JSON can hold of a planned volume."""
+    if isinstance(value, Reader):  # what it reads, wherever that lies
+        options = value.model_dump(mode="json", exclude={"path"})
+        return {"reader": type(value).__name__, **options, "content": value.fingerprint()}
     if isinstance(value, Component):
         return value.model_dump(mode="json")
     if isinstance(value, LabelValues):

@@ -108,7 +108,7 @@ def test_probabilities_of_an_integer_dtype_are_scaled_before_they_are_compared()
 
 
 def test_a_truth_of_minus_one_or_of_the_largest_id_is_left_out():
-    for dtype, ignored in (("i4", -1), ("u8", np.iinfo("u8").max)):
+    for dtype, ignored in (("i4", -1), ("u2", 65535), ("u8", np.iinfo("u8").max)):
         ignoring = TRUTH.astype(dtype)
         ignoring[:, :10] = ignored
         assert evaluate(PREDICTED, ignoring, ["dice"]) == evaluate(PREDICTED[:, 10:], TRUTH[:, 10:], ["dice"])
@@ -117,6 +117,16 @@ def test_a_truth_of_minus_one_or_of_the_largest_id_is_left_out():
 def test_a_mask_file_of_zero_and_255_is_foreground_not_ignored():
     mask = np.where(TRUTH > 0, 255, 0).astype("u1")
     assert evaluate(PREDICTED, mask, ["dice"]) == evaluate(PREDICTED, TRUTH, ["dice"])
+
+
+def test_values_that_are_named_are_left_out():
+    ignoring = TRUTH.astype("u1")
+    ignoring[:, :10] = 255
+    pair = compared(MemoryVolume(PREDICTED), MemoryVolume(ignoring), ignore=[255])
+    rest = compared(MemoryVolume(PREDICTED[:, 10:]), MemoryVolume(TRUTH[:, 10:]))
+    for name in ("dice", "adapted_rand", "voi"):
+        metric = {name: METRICS[name]}
+        assert blockwise(pair, metric)[name] == pytest.approx(blockwise(rest, metric)[name])
 
 
 def test_a_volume_that_was_given_open_stays_open(tmp_path):

@@ -210,19 +210,3 @@ def test_declaring_a_name_twice_is_refused():
     registry.add("loss", "dice", "a:Dice")
     with pytest.raises(PluginError, match="loss 'dice' is declared twice"):
         registry.add("loss", "dice", "a:Other")
-
-
-def test_the_fingerprint_of_a_checkout_follows_its_source(tmp_path, monkeypatch):
-    package = tmp_path / "grown_plugin"
-    package.mkdir()
-    (package / "__init__.py").write_text("", "utf-8")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    from mitocore.registry import Entry, _source
-
-    entry = Entry("model", "net", "grown_plugin:Net", "", "grown")
-    registry = Registry(versions={"grown": "1.0"})
-    before = registry.fingerprint(entry)
-    assert before.startswith("grown 1.0 ")
-    (package / "more.py").write_text("x = 1\n", "utf-8")
-    _source.cache_clear()
-    assert registry.fingerprint(entry) != before

@@ -1,7 +1,5 @@
 """Arrays the passes read from and write to: scratch, open volumes, and what is computed where it is read."""
 
-import os
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ from numpy.typing import NDArray
 
 from mitocore.blockwise import contract
 from mitocore.blockwise.grid import BlockGrid
-from mitocore.blockwise.journal import sync_folder
+from mitocore.durable import sync_folder, write_npy
 from mitocore.errors import DataError
 from mitocore.geometry import Roi, Shape, VoxelSize, as_shape
 from mitocore.interfaces import Block, LocalPostProcessor, Normalizer, Stats, Volume, WritableVolume
@@ -23,6 +21,10 @@ _LABELS = {Kind.SEMANTIC: "uint16", Kind.INSTANCE: "uint64"}
 
 class Source(Protocol):
     """What a pass reads; safe to call from several threads."""
+
+    @property
+    def voxel_bytes(self) -> int:
+        """Bytes per voxel that a read holds, at most; blocks at work are counted by them."""
 
     def read(self, roi: Roi) -> NDArray[Any]:
         """(c, z, y, x) over `roi`, in the dtype components see."""
@@ -36,6 +38,11 @@ class Sink(Protocol):
 
     def sync(self) -> None:
         """Make what was written durable; the driver calls it before it records the blocks as finished."""
+
+
+def read_all(inputs: Mapping[str, Source], roi: Roi) -> dict[str, NDArray[Any]]:
+    """What a component is given over `roi`: without gaps in memory, as compiled code (cc3d) misreads some others."""
+    return {name: np.ascontiguousarray(source.read(roi)) for name, source in inputs.items()}
 
 
 def pack(values: NDArray[Any], spec: ArraySpec) -> NDArray[Any]:
@@ -73,36 +80,41 @@ def settle(values: NDArray[Any], spec: ArraySpec) -> NDArray[Any]:
     return unpack(pack(values, spec), spec)
 
 
+def voxel_bytes(spec: ArraySpec) -> int:
+    """Bytes per voxel of an array as components see it.
+
+    >>> voxel_bytes(ArraySpec(Kind.AFFINITY, ("z", "y", "x")))
+    12
+    """
+    return len(spec.channels) * np.dtype(spec.dtype).itemsize
+
+
 def widen(packed: NDArray[Any], dtype: str, spec: ArraySpec | None = None) -> NDArray[Any]:
     """Packed values in the dtype of a file: the same meaning, nothing lost.
 
-    `spec` says what they mean; it matters for probabilities stored as uint8 that go to a file of floats.
+    `spec` says what they mean; it matters for probabilities stored as uint8 that go to a file of floats. Without it
+    they are copied as they are.
 
     Raises
     ------
     DataError
-        If ids are larger than the file can hold.
+        If the file cannot hold an id, or the values that are to be copied as they are.
     """
     to = np.dtype(dtype)
     if packed.dtype == to:
         return packed
     if to.kind == "f" and spec:
         return unpack(packed, spec).astype(to)
-    if to.kind in "iu" and to.itemsize < packed.dtype.itemsize and packed.size:
-        largest = int(packed.max())
-        if largest > np.iinfo(to).max:
-            raise DataError(f"id {largest} is larger than {dtype} holds", hint="write to a format that stores uint64")
+    if not np.can_cast(packed.dtype, to):
+        hint = f"write to a format that stores {packed.dtype}"
+        if to.kind in "iu" and packed.dtype.kind in "iu":
+            for extreme in (int(packed.min(initial=0)), int(packed.max(initial=0))):
+                if not np.iinfo(to).min <= extreme <= np.iinfo(to).max:
+                    beyond = "smaller" if extreme < 0 else "larger"
+                    raise DataError(f"id {extreme} is {beyond} than {dtype} holds", hint=hint)
+        elif spec is None:
+            raise DataError(f"{dtype} does not hold {packed.dtype} as it is", hint=hint)
     return packed.astype(to)
-
-
-def write_npy(path: Path, values: NDArray[Any]) -> None:
-    """Write a `.npy` file aside, flush it to disk and rename it: a reader sees all of it or none."""
-    aside = path.with_name(f"{uuid.uuid4().hex}.tmp")
-    with aside.open("xb") as file:
-        np.save(file, np.ascontiguousarray(values), allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +139,7 @@ class BlockFiles:
         if not values.any():
             path.unlink(missing_ok=True)  # else the file of an earlier attempt would show
             return
-        write_npy(path, values)
+        write_npy(path, values, sync=False, shared=True)  # a driver that was replaced may be writing it still
 
     def sync(self) -> None:
         """Make the renames durable."""
@@ -165,6 +177,11 @@ class Stored:
     files: BlockFiles
     spec: ArraySpec
 
+    @property
+    def voxel_bytes(self) -> int:
+        """Of the packed and of the unpacked values."""
+        return voxel_bytes(self.spec) + len(self.spec.channels) * np.dtype(self.files.dtype).itemsize
+
     def read(self, roi: Roi) -> NDArray[Any]:
         """(c, z, y, x) over `roi`, unpacked."""
         return unpack(self.files.read(roi), self.spec)
@@ -175,12 +192,25 @@ class Opened:
     """An open volume as components see it.
 
     Without `kind`, values are as the file holds them. With it they become what that kind is in memory: a mask is what
-    is not 0, class and instance ids are uint16 and uint64 whatever the file's width (-1, "ignore", becomes their
-    maximum; NaN 0), probabilities and affinities of an integer dtype are divided by its maximum, all else is float32.
+    is not 0, class and instance ids are uint16 and uint64 whatever the file's width (NaN is 0), probabilities and
+    affinities of an integer dtype are divided by its maximum, all else is float32.
+
+    "Ignore", the maximum of uint16 or uint64, is of class and instance ids: the maximum of the file's dtype if that is
+    unsigned and has 16 bits or more; -1 in a file of signed numbers; and what `ignore` names. 255 in uint8 is none of
+    these: masks of 0 and 255 are common.
     """
 
     volume: Volume
     kind: Kind | None = None
+    ignore: tuple[int, ...] = ()
+    """Values of the file that mean "ignore" besides."""
+
+    @property
+    def voxel_bytes(self) -> int:
+        """Of the values of the file and of what they become."""
+        spec = self.volume.spec
+        held = len(spec.channels) * np.dtype(spec.dtype).itemsize
+        return held + voxel_bytes(ArraySpec(self.kind, spec.channels)) if self.kind is not None else held
 
     def read(self, roi: Roi) -> NDArray[Any]:
         """(c, z, y, x) over `roi`.
@@ -188,7 +218,7 @@ class Opened:
         Raises
         ------
         DataError
-            If a class id does not fit.
+            If an id is negative, or a class id does not fit.
         """
         values = self.volume.read(roi)
         if self.kind is None:
@@ -196,18 +226,29 @@ class Opened:
         if self.kind is Kind.MASK:
             return values.astype(bool)
         if self.kind in _LABELS:
-            return _labels(values, self.kind)
+            return _labels(values, self.kind, self.ignore)
         if self.kind in (Kind.PROBABILITY, Kind.AFFINITY) and values.dtype.kind in "iu":
             values = values / np.float32(np.iinfo(values.dtype).max)
         return values.astype(np.float32, copy=False)
 
 
-def _labels(values: NDArray[Any], kind: Kind) -> NDArray[Any]:
+def _labels(values: NDArray[Any], kind: Kind, ignore: tuple[int, ...]) -> NDArray[Any]:
     if values.dtype.kind == "f":
         values = np.rint(np.nan_to_num(values, posinf=0, neginf=0)).astype(np.int64)
-    if kind is Kind.SEMANTIC and values.dtype.itemsize > 2 and values.size and values.max() > np.iinfo("u2").max:
-        raise DataError(f"class id {values.max()} is larger than 65535", hint="are these instances?")
-    return values.astype(_LABELS[kind], copy=False)
+    ignored = np.isin(values, ignore) if ignore else np.zeros(values.shape, bool)
+    if values.dtype.kind == "i":
+        ignored |= values == -1
+    elif values.dtype.kind == "u" and values.dtype.itemsize > 1:
+        ignored |= values == np.iinfo(values.dtype).max
+    ids = np.where(ignored, values.dtype.type(0), values)
+    if ids.size and ids.dtype.kind == "i" and ids.min() < 0:
+        hint = f"-1 means ignore; for {ids.min()} too, say so: ignore = [{ids.min()}]"
+        raise DataError(f"label {ids.min()} is negative", hint=hint)
+    dtype = np.dtype(_LABELS[kind])
+    top = np.iinfo(dtype).max
+    if ids.size and ids.dtype.kind in "iu" and ids.max() >= top:
+        raise DataError(f"class id {ids.max()} is larger than {top - 1}", hint="are these instances?")
+    return np.where(ignored, dtype.type(top), ids.astype(dtype))
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +257,11 @@ class Selected:
 
     source: Source
     channels: tuple[int, ...]
+
+    @property
+    def voxel_bytes(self) -> int:
+        """Of all channels: they are read before some are chosen."""
+        return self.source.voxel_bytes
 
     def read(self, roi: Roi) -> NDArray[Any]:
         """(c, z, y, x) over `roi`."""
@@ -229,6 +275,11 @@ class Normalised:
     source: Source
     normalizer: Normalizer
     stats: Stats
+
+    @property
+    def voxel_bytes(self) -> int:
+        """Of the raw values, one byte each at least, and of their float32."""
+        return 5 * self.source.voxel_bytes
 
     def read(self, roi: Roi) -> NDArray[Any]:
         """(c, z, y, x) float32 over `roi`."""
@@ -247,6 +298,11 @@ class Computed:
     volume: Roi
     voxel_size: VoxelSize | None = None
 
+    @property
+    def voxel_bytes(self) -> int:
+        """Of the inputs and of the output."""
+        return sum(source.voxel_bytes for source in self.inputs.values()) + voxel_bytes(self.spec)
+
     def read(self, roi: Roi) -> NDArray[Any]:
         """(c, z, y, x) over `roi`.
 
@@ -255,7 +311,7 @@ class Computed:
         ContractError
             If the step returns what it does not declare.
         """
-        arrays = {name: source.read(roi) for name, source in self.inputs.items()}
+        arrays = read_all(self.inputs, roi)
         values = self.step.process(Block(roi, roi, arrays, self.volume, self.voxel_size))
         contract.output(contract.name_of(self.step), self.output, values, self.spec, roi.shape)
         return settle(values[self.output], self.spec)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
-from mitocore.errors import MitocoreError, RunError
+from mitocore.durable import FREE_SPACE, disk_full
+from mitocore.errors import MitocoreError, ResourceError, RunError
 
 
 class Executor(Protocol):
@@ -78,6 +79,8 @@ def drive(
     ------
     MitocoreError
         What an item raised that the user can fix; never tried again.
+    ResourceError
+        If an item found the disk full; trying again would not help.
     RunError
         If an item failed with any other error once more than `retries` allow.
     KeyboardInterrupt
@@ -112,6 +115,8 @@ def drive(
             for item, tried, error in gather(FIRST_COMPLETED):
                 if isinstance(error, MitocoreError):
                     raise error
+                if disk_full(error):
+                    raise ResourceError(f"block {item} cannot be written: {error}", hint=FREE_SPACE) from error
                 if tried >= retries:
                     problem = f"block {item} failed {tried + 1} times: {error!r}"
                     raise RunError(problem, hint="run again to resume; what is finished is kept") from error

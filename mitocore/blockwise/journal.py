@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mitocore.errors import ResourceError
+from mitocore.durable import reported, sync_folder
 
 _HEAD = struct.Struct("<QQI")  # block, bytes, checksum of both and of the table
 
@@ -33,8 +33,10 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.tables = {}
+        self._path = path
         fresh = not path.exists()
-        self._file = path.open("a+b", buffering=0)
+        with reported(path):
+            self._file = path.open("a+b", buffering=0)
         if fresh:
             sync_folder(path.parent)
         with path.open("rb") as file:
@@ -57,7 +59,9 @@ class Journal:
         Raises
         ------
         ResourceError
-            If the disk does not take the record.
+            If the disk is full.
+        DataError
+            If it does not take the record for another reason.
         """
         records = []
         for block, table in tables.items():
@@ -67,14 +71,11 @@ class Journal:
             records.append(_HEAD.pack(block, len(body), _checksum(block, body)) + body)
         text = memoryview(b"".join(records))
         end = self._end + len(text)
-        try:
+        with reported(self._path):
             self._file.truncate(self._end)  # also what an interrupted commit left
             while text:
                 text = text[self._file.write(text) :]
             os.fsync(self._file.fileno())
-        except OSError as error:
-            problem = f"{self._file.name!r} cannot record what is finished: {error.strerror}"
-            raise ResourceError(problem, hint="free some disk space and run again to resume") from error
         self._end = end
         self.tables.update(tables)
 
@@ -87,15 +88,6 @@ class Journal:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the creation, renaming and removal of files in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _checksum(block: int, body: bytes) -> int:

@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 from typing import Any, Self
 
+from mitocore.durable import reported
 from mitocore.errors import DataError, RunError
 
 _held: set[str] = set()  # tokens of this process: an equal process number with another token is a dead namesake
@@ -22,7 +23,9 @@ class RunLock:
     Raises
     ------
     DataError
-        If the folder cannot be created.
+        If the folder cannot be created or written to.
+    ResourceError
+        If the disk is full.
     RunError
         If another driver is at work in the folder.
     """
@@ -36,16 +39,14 @@ class RunLock:
         except OSError as error:
             problem = f"{str(folder)!r} cannot be a run folder: {error.strerror}"
             raise DataError(problem, hint="choose another folder") from error
-        try:
-            _create(self._path, own)
-        except FileExistsError:
+        if not _create(self._path, own):
             if not take_over:
                 self._refuse_if_alive()
             aside = self._path.with_name(f"run.lock.{self._token}.tmp")
             _create(aside, own)
             aside.replace(self._path)
             if self._holder().get("token") != self._token:  # two drivers found the same dead holder
-                raise RunError(self._in_use(), hint="wait for it") from None
+                raise RunError(self._in_use(), hint="wait for it")
         _held.add(self._token)
 
     def hold(self) -> None:
@@ -96,13 +97,22 @@ class RunLock:
         return f"{str(self._path.parent)!r} is in use by {who}{seen}"
 
 
-def _create(path: Path, text: bytes) -> None:
-    handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-    try:
-        os.write(handle, text)
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _create(path: Path, text: bytes) -> bool:
+    """Write a new file; False if there is one."""
+    with reported(path):
+        try:
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            return False
+        try:
+            os.write(handle, text)
+            os.fsync(handle)
+        except OSError:
+            path.unlink()  # a lock without a holder would keep everybody out
+            raise
+        finally:
+            os.close(handle)
+    return True
 
 
 def _alive(process: int) -> bool:

@@ -1,7 +1,7 @@
 """Passes that belong to no post-processor: measure the input, prepare it, hand the result over."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mitocore.blockwise.arrays import BlockFiles, Normalised, Opened, Source, Stored, VolumeSink, pack
+from mitocore.blockwise.arrays import BlockFiles, Normalised, Opened, Source, Stored, VolumeSink, pack, voxel_bytes
 from mitocore.blockwise.executor import InProcess
 from mitocore.blockwise.grid import BlockGrid
-from mitocore.blockwise.work import NOTHING
+from mitocore.blockwise.work import NOTHING, bytes_of_blocks
 from mitocore.blockwise.workspace import Workspace
 from mitocore.geometry import Roi, Shape, as_shape
 from mitocore.interfaces import Normalizer, Stats, Volume, WritableVolume
@@ -23,15 +23,29 @@ ENOUGH = 8 * 2**30
 _BOX = 2**24  # voxels held at a time
 
 
-def fit(normalizer: Normalizer, volume: Volume) -> Stats:
+def fit(
+    normalizer: Normalizer,
+    volume: Volume,
+    *,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Stats:
     """Statistics of a whole volume, in bounded memory.
+
+    `progress` is called with boxes read and boxes in all; from 0 again if the normaliser needs to see them twice.
+    `cancelled` is asked before each box.
 
     Raises
     ------
     DataError
         If nothing varies.
+    KeyboardInterrupt
+        If cancelled.
     """
-    return normalizer.fit(_Boxes(volume, sampled(volume.spec)), volume.spec)
+    boxes = sampled(volume.spec)
+    stats = normalizer.fit(_Boxes(volume, boxes, progress, cancelled), volume.spec)
+    progress(len(boxes), len(boxes))
+    return stats
 
 
 def sampled(spec: VolumeSpec, enough: int = ENOUGH) -> list[Roi]:
@@ -71,9 +85,15 @@ class _Boxes:
 
     volume: Volume
     boxes: list[Roi]
+    progress: Callable[[int, int], None]
+    cancelled: Callable[[], bool]
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
-        return (self.volume.read(box) for box in self.boxes)
+        for done, box in enumerate(self.boxes):
+            if self.cancelled():
+                raise KeyboardInterrupt
+            self.progress(done, len(self.boxes))
+            yield self.volume.read(box)
 
 
 def prepared(
@@ -103,7 +123,9 @@ def prepared(
     grid = BlockGrid(region, normalizer.block_shape(volume.spec, preferred))
     files = BlockFiles(workspace.scratch(name), grid, len(spec.channels), spec.stored)
     work = _Normalise(normalizer, stats, source, volume.spec, files)
-    workspace.run(name, name.partition(".")[0], work, range(len(grid)), sinks=[files])
+    halo, whole = normalizer.halo(volume.spec.voxel_size), Roi.whole(volume.spec.shape)
+    cost = bytes_of_blocks(grid, halo, whole, source.voxel_bytes + 2 * voxel_bytes(spec))
+    workspace.run(name, name.partition(".")[0], work, range(len(grid)), sinks=[files], cost=cost)
     return Stored(files, spec)
 
 
@@ -125,7 +147,7 @@ class _Normalise:
 
 def export(
     source: Source,
-    spec: ArraySpec,
+    spec: ArraySpec | None,
     target: WritableVolume,
     order: Literal["any", "planes"],
     workspace: Workspace,
@@ -136,21 +158,21 @@ def export(
     """Copy an array into an open volume that cannot be written by the pass that computes it, one box at a time.
 
     Boxes are whole planes in ascending z, or for `order = "any"` whole chunks of the target, and bounded in size.
-    Values are packed, then widened to the dtype of the target. A killed export continues after the last box it
-    committed. `name` names the journal and holds the digest of array and target; `origin` is the voxel of the source
-    that becomes the first of the target.
+    Values are packed as `spec` says, then widened to the dtype of the target; without a spec they are copied as they
+    are. A killed export continues after the last box it committed. `name` names the journal and holds the digest of
+    array and target; `origin` is the voxel of the source that becomes the first of the target.
 
     Raises
     ------
     DataError
-        If the target cannot hold an id.
+        If the target cannot hold an id, or the values that are to be copied as they are.
     RunError
         If a box keeps failing, or another driver took over the run folder.
     """
     shape, chunks = target.spec.shape, target.spec.chunks or (1, 1, target.spec.shape[2])
     least = (chunks[0], *shape[1:]) if order == "planes" else chunks
     region = Roi(origin, as_shape(o + n for o, n in zip(origin, shape, strict=True)))
-    grid = BlockGrid(region, _grown(least, shape, max(1, _BOX // len(spec.channels))))
+    grid = BlockGrid(region, _grown(least, shape, max(1, _BOX // len(target.spec.channels))))
     sink = VolumeSink(target, spec, origin)
     executor = InProcess()  # one box after the other, as the target asks
     work = _Copy(source, spec, sink, grid)
@@ -160,11 +182,12 @@ def export(
 @dataclass(frozen=True, slots=True)
 class _Copy:
     source: Source
-    spec: ArraySpec
+    spec: ArraySpec | None
     sink: VolumeSink
     grid: BlockGrid
 
     def __call__(self, number: int) -> NDArray[Any]:
         box = self.grid.box(number)
-        self.sink.write(number, box, pack(self.source.read(box), self.spec))
+        values = self.source.read(box)
+        self.sink.write(number, box, values if self.spec is None else pack(values, self.spec))
         return NOTHING

@@ -6,14 +6,19 @@ from itertools import accumulate
 import numpy as np
 
 from mitocore.blockwise import contract
-from mitocore.blockwise.arrays import BlockFiles, Sink, Source
+from mitocore.blockwise.arrays import BlockFiles, Sink, Source, voxel_bytes
 from mitocore.blockwise.grid import BlockGrid
-from mitocore.blockwise.work import Label, Link, Process, Provisional, Reads, Relabel
+from mitocore.blockwise.work import Label, Link, Process, Provisional, Reads, Relabel, bytes_of_blocks
 from mitocore.blockwise.workspace import Workspace
 from mitocore.geometry import Roi
 from mitocore.interfaces import LocalPostProcessor, StitchedPostProcessor
 from mitocore.specs import ArraySpec, Kind, VolumeSpec
 from mitocore.stitch import LINK, merged
+
+_WORKING = 8
+"""Bytes per voxel that a component works with, beside what it is given and gives: two float32, or one id."""
+_IDS = 12
+"""Bytes per voxel of local and of provisional ids."""
 
 
 def local(
@@ -42,7 +47,8 @@ def local(
     """
     who, reads = contract.name_of(component, plugin), Reads(inputs, Roi.whole(volume.shape), volume.voxel_size)
     work = Process(component, reads, gives, grid, sinks, who)
-    workspace.run(name, name.partition(".")[0], work, range(len(grid)), sinks=sinks.values())
+    cost = bytes_of_blocks(grid, component.halo(), reads.volume, reads.voxel_bytes + _given(gives) + _WORKING)
+    workspace.run(name, name.partition(".")[0], work, range(len(grid)), sinks=sinks.values(), cost=cost)
 
 
 def stitched(
@@ -105,11 +111,14 @@ def stitched(
     ids = BlockFiles(workspace.scratch(f"{name}.ids.{early}"), grid, 1, "uint32")
     reads = Reads({key: inputs[key] for key in component.rereads()}, region, volume.voxel_size)
     if not ended:
-        first = Label(component, Reads(inputs, region, volume.voxel_size), ids, volume.shape, rows, who)
-        found = workspace.run(label, f"{name}: label", first, blocks, sinks=[ids])
+        given = Reads(inputs, region, volume.voxel_size)
+        first = Label(component, given, ids, volume.shape, rows, who)
+        cost = bytes_of_blocks(grid, component.halo(), region, given.voxel_bytes + _IDS + _WORKING)
+        found = workspace.run(label, f"{name}: label", first, blocks, sinks=[ids], cost=cost)
         provisional = Provisional(ids, tuple(accumulate((len(table) for table in found.values()), initial=0)))
     if final is None:
-        pairs = workspace.run(link, f"{name}: link", Link(component, reads, provisional, who), blocks)
+        cost = bytes_of_blocks(grid, component.reach(), region, reads.voxel_bytes + _IDS + _WORKING)
+        pairs = workspace.run(link, f"{name}: link", Link(component, reads, provisional, who), blocks, cost=cost)
         objects = np.concatenate([np.zeros(0, rows), *found.values()])
         final = component.resolve(objects, merged(np.concatenate([np.zeros(0, LINK), *pairs.values()])))
         contract.final(who, final, len(objects))
@@ -120,9 +129,14 @@ def stitched(
     sinks = {array: make(array, dtype) for array, dtype in dtypes.items()}
     if not ended:
         last = Relabel(component, reads, provisional, final, gives, dtypes, sinks, who)
-        workspace.run(relabel, f"{name}: relabel", last, blocks, sinks=sinks.values())
+        cost = bytes_of_blocks(grid, (0, 0, 0), region, reads.voxel_bytes + _IDS + _given(gives))
+        workspace.run(relabel, f"{name}: relabel", last, blocks, sinks=sinks.values(), cost=cost)
     if not keep_ids:
         workspace.forget(label)  # before the ids, which it says are there
         workspace.forget(link)
         workspace.discard(f"{name}.ids.{early}")
     return count
+
+
+def _given(gives: Mapping[str, ArraySpec]) -> int:
+    return sum(map(voxel_bytes, gives.values()))

@@ -1,6 +1,6 @@
 """What is done with one block in each pass: picklable calls that take its number and return its table."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mitocore.blockwise import contract
-from mitocore.blockwise.arrays import BlockFiles, Sink, Source, pack
+from mitocore.blockwise.arrays import BlockFiles, Sink, Source, pack, read_all
 from mitocore.blockwise.grid import BlockGrid
 from mitocore.errors import ContractError
 from mitocore.geometry import Roi, Shape, VoxelSize, as_shape
@@ -20,6 +20,11 @@ NOTHING = np.zeros(0, np.uint8)
 """The table of a pass that leaves only voxels."""
 
 
+def bytes_of_blocks(grid: BlockGrid, halo: Shape, volume: Roi, per_voxel: int) -> Callable[[int], float]:
+    """What the blocks of a pass hold while they are at work: `per_voxel` bytes over what each reads."""
+    return lambda number: grid.box(number).grow(halo).clip(volume).voxels * per_voxel
+
+
 @dataclass(frozen=True, slots=True)
 class Reads:
     """What the blocks of a pass hold, and where the volume ends for them."""
@@ -28,9 +33,14 @@ class Reads:
     volume: Roi
     voxel_size: VoxelSize | None
 
+    @property
+    def voxel_bytes(self) -> int:
+        """Bytes per voxel of all inputs."""
+        return sum(source.voxel_bytes for source in self.inputs.values())
+
     def block(self, write: Roi, read: Roi) -> Block:
         """A block with its inputs over `read`."""
-        arrays = {name: source.read(read) for name, source in self.inputs.items()}
+        arrays = read_all(self.inputs, read)
         return Block(write, read, arrays, self.volume, self.voxel_size)
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mitocore.blockwise.arrays import Sink, write_npy
+from mitocore.blockwise.arrays import Sink
 from mitocore.blockwise.executor import Executor, drive
-from mitocore.blockwise.journal import Journal, sync_folder
+from mitocore.blockwise.journal import Journal
 from mitocore.blockwise.lock import RunLock
+from mitocore.durable import reported, sync_folder, write_npy
 
 Table = NDArray[Any]
 """What one item of a pass leaves for later passes; often empty."""
@@ -35,14 +36,14 @@ class Workspace:
     cancelled: Callable[[], bool] = lambda: False
     """Asked between items; once true, the pass ends as if interrupted."""
     retries: int = 2
+    budget: float = float("inf")
+    """Bytes that all blocks at work may hold together; one always may."""
     every: float = 0.5
     """Seconds between two commits: what a crash can cost, and what each commit waits for the disk is saved."""
 
     def state(self, file: str) -> Path:
         """The path of a file in `state/`, which exists."""
-        folder = self.folder / "state"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / file
+        return _made(self.folder / "state") / file
 
     def journal(self, name: str) -> Journal:
         """The journal `state/<name>.journal`, as a killed run left it."""
@@ -56,14 +57,11 @@ class Workspace:
     def save(self, name: str, table: Table) -> None:
         """Save a table as `state/<name>.npy`: all of it or nothing."""
         self.lock.hold()
-        path = self.state(f"{name}.npy")
-        write_npy(path, table)
-        sync_folder(path.parent)
+        write_npy(self.state(f"{name}.npy"), table)
 
     def scratch(self, name: str) -> Path:
         """The folder `scratch/<name>/`, without what a killed worker was writing."""
-        folder = self.folder / "scratch" / name
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = _made(self.folder / "scratch" / name)
         for left in folder.glob("*.tmp"):
             left.unlink()
         return folder
@@ -87,18 +85,20 @@ class Workspace:
         *,
         sinks: Iterable[Sink] = (),
         cost: Callable[[int], float] = lambda _: 0.0,
-        budget: float = float("inf"),
         executor: Executor | None = None,
     ) -> dict[int, Table]:
         """Run a pass: `call(item)` for what the journal `name` does not hold yet; the tables of all items, in order.
 
         What finished together is committed together: the lock is confirmed, `sinks` are made durable, the journal is
-        written. `executor` stands in for that of the run where a pass must keep to an order.
+        written. `cost(item)` is what an item takes of the budget while it is at work; `executor` stands in for that of
+        the run where a pass must keep to an order.
 
         Raises
         ------
         RunError
             If an item keeps failing, or another driver took over the folder.
+        ResourceError
+            If the disk is full.
         KeyboardInterrupt
             If interrupted or cancelled; what ran is finished and committed.
         """
@@ -121,8 +121,14 @@ class Workspace:
                 commit=commit,
                 every=self.every,
                 cost=cost,
-                budget=budget,
+                budget=self.budget,
                 retries=self.retries,
                 cancelled=self.cancelled,
             )
             return {item: journal.tables[item] for item in items}
+
+
+def _made(folder: Path) -> Path:
+    with reported(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder

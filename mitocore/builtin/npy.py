@@ -34,6 +34,8 @@ class NpyWriter(Writer):
         if not resume and (there := next((p for p in (final, part) if p.exists()), None)):
             hint = f"delete it, or choose another path (for several arrays: path = '{final.stem}_{{name}}.npy')"
             raise DataError(f"'{there}' already exists", where=f"array {name!r}", hint=hint)
+        if final.exists() and part.exists():
+            raise DataError(f"both '{final}' and '{part}' exist", where=f"array {name!r}", hint="delete one of them")
         if not final.exists() and not part.exists():
             try:
                 part.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +53,11 @@ class NpyWriter(Writer):
         ):
             problem = f"'{final}' was begun as {volume.spec.dtype} of {volume.spec.shape} voxels"
             raise DataError(problem, where=f"array {name!r}", hint="delete it to start over")
-        return volume
+        if not final.exists():
+            return volume
+        volume.close()
+        final.replace(part)  # else old and new voxels would pass as whole if this run is killed
+        return self.open(name)
 
     def open(self, name: str) -> WritableVolume:
         final, part = self._paths(name)

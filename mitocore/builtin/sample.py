@@ -1,6 +1,8 @@
 """The synthetic tissue of `cells`, as a reader: a pipeline that needs no file."""
 
+from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from threading import Lock
 from typing import Annotated, Any, Literal
 
@@ -47,6 +49,9 @@ class SampleReader(Reader):
 
     def open(self) -> Volume:
         return _Sample(self)
+
+    def files(self) -> Sequence[Path]:
+        return ()
 
 
 class _Sample(Volume):

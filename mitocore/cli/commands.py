@@ -78,6 +78,7 @@ def evaluate(
     metrics: Sequence[str],
     kind: str | None,
     roi: str | None,
+    ignore: Sequence[int],
     as_json: bool,
     output: Path | None,
 ) -> None:
@@ -85,7 +86,7 @@ def evaluate(
     if output and output.suffix not in (".csv", ".json"):
         raise DataError(f"scores cannot be written to {str(output)!r}", where="--output", hint="-o scores.csv")
     with speaking(voice) as told:
-        scores = runs.evaluate(prediction, truth, metrics, kind=_kind(kind), roi=roi, progress=told)
+        scores = runs.evaluate(prediction, truth, metrics, kind=_kind(kind), roi=roi, ignore=ignore, progress=told)
     if output:
         _write_scores(output, scores)
     typer.echo(json.dumps(scores, indent=2) if as_json else _scores_table(scores))

@@ -135,6 +135,10 @@ def evaluate(
     ] = None,
     kind: KindName = None,
     roi: RoiText = None,
+    ignore: Annotated[
+        list[int] | None,
+        typer.Option("--ignore", metavar="VALUE", help="Leave out voxels where the truth has this value. Repeatable."),
+    ] = None,
     json: Json = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the scores to a .csv or .json file.")
@@ -143,7 +147,7 @@ def evaluate(
     """Score a prediction against the truth."""
     from mitocore.cli import commands
 
-    commands.evaluate(context.obj, prediction, truth, metric or [], kind, roi, json, output)
+    commands.evaluate(context.obj, prediction, truth, metric or [], kind, roi, ignore or [], json, output)
 
 
 @command(app, "validate")

@@ -63,7 +63,7 @@ class PredictTable(_Table):
 
 
 class RunTable(_Table):
-    """Where and how a pipeline runs; nothing here can change a voxel."""
+    """Where and how a pipeline runs. Only `devices` can change a voxel, by the precision a device has."""
 
     folder: str | None = None
     """The run folder: state, scratch and record. Default: runs/<name of the TOML file>."""

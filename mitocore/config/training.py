@@ -36,7 +36,8 @@ class LabelValues(Table):
     foreground: tuple[int, ...] | None = None
     """Values that are an object; they become 1, all others background. Left out: every value counts as it stands."""
     ignore: tuple[int, ...] = ()
-    """Values that are left out of loss and scores."""
+    """Values that are left out of loss and scores, beside those that always are: the largest number of an unsigned file
+    of 16 bits or more, and -1 in a signed one. 255 in a file of bytes is an id like others unless it is stated here."""
 
 
 class Split(Table):
@@ -47,7 +48,8 @@ class Split(Table):
     test: PartOption | None = None
     """Scored once, at the end, with the best weights; written like `validation`."""
     gap: Annotated[int | str, AfterValidator(_checked_gap)] = "auto"
-    """Left out of training at each face of the other parts: voxels, `"15 nm"`, or `"auto"`, the network's context."""
+    """Left out of training at each face of the other parts: voxels, `"15 nm"`, or `"auto"`: as many as the
+    window of the model crops."""
 
 
 class VolumeTable(Table):
@@ -63,8 +65,6 @@ class VolumeTable(Table):
     """Object labels, `PATH[::KEY]`; or several by name, `{ instances = …, semantic = … }`."""
     label_values: LabelValues = LabelValues()
     """What the numbers in the label file mean."""
-    classes: tuple[str, ...] = ()
-    """Names of the ids 0, 1, … of a semantic array."""
     valid: ComponentTable | None = None
     """Mask, `PATH[::KEY]`; voxels where it is 0 are left out of loss and scores."""
     split: Split = Split()

@@ -26,7 +26,6 @@ class PlannedVolume:
     labels: Mapping[str, Reader]
     valid: Reader | None
     values: LabelValues
-    classes: tuple[str, ...]
     weight: float
     spec: VolumeSpec
     """Of the image."""
@@ -69,7 +68,6 @@ def plan_volume(
         labels=labels,
         valid=valid,
         values=table.label_values,
-        classes=table.classes,
         weight=table.weight,
         spec=spec,
         parts=_parts(table, spec, model, crop, document.where(*keys, "split")),

@@ -1,7 +1,7 @@
 """What a network takes, what it gives, and how it is built."""
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from mitocore.component import Component
 from mitocore.specs import Head, Window
@@ -19,8 +19,6 @@ class Model(Component):
     """
 
     kind: ClassVar[str] = "model"
-    resampling: ClassVar[Literal["area", "sinc"]] = "area"
-    """What `rescale = true` means for it, in training and inference (chapter 6.2)."""
 
     def channels(self) -> tuple[str, ...]:
         """Names of the input channels."""
@@ -38,9 +36,9 @@ class Model(Component):
         """A fresh network with random weights, on the CPU, in training mode.
 
         Its ``forward(x: Tensor) -> Mapping[str, Tensor]`` takes float32 (n, c, z, y, x), normalised as the
-        header says, and returns logits per head: (n, len(head.channels), *cropped input); `Kind.POINTS` as its
-        kind says. In training mode the keys are exactly the names of `heads()`; in evaluation mode auxiliary
-        heads may be missing. No activation, no loss and no device handling inside.
+        header says, and returns logits per head: (n, len(head.channels), *cropped input). In training mode the
+        keys are exactly the names of `heads()`; in evaluation mode auxiliary heads may be missing. No activation,
+        no loss and no device handling inside.
         """
 
     def load(self, path: str) -> "nn.Module | None":

@@ -21,7 +21,6 @@ class LabelledVolume:
     labels: Mapping[str, Volume]
     region: Roi  # the part that belongs to this split: train, validation or test
     valid: Volume | None = None  # mask; voxels outside have weight 0
-    classes: tuple[str, ...] = ()  # names of the semantic ids 0, 1, …
     weight: float = 1.0
 
 

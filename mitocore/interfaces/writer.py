@@ -18,7 +18,10 @@ class Writer(Component):
     """Who may write at the same time: zarr processes, MRC memory map threads, HDF5 one."""
     lossy: ClassVar[bool] = False
     """Whether values change on the way, as in JPEG; masks, classes and ids are then refused (WiringError)."""
-    dtypes: ClassVar[tuple[str, ...]] = ("bool", "uint8", "uint16", "uint32", "uint64", "float16", "float32")
+    dtypes: ClassVar[tuple[str, ...]] = (
+        *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
+        *("float16", "float32", "float64"),
+    )
     """What can be stored. Instance ids are written as uint32, as uint64 if there are more, as less only where these two
     are missing and the ids fit; other values are widened to the next of these that holds them."""
 
@@ -28,6 +31,8 @@ class Writer(Component):
     @abstractmethod
     def create(self, name: str, spec: VolumeSpec, *, resume: bool = False) -> WritableVolume:
         """Create the array `name`, filled with zeros; with `resume`, open it as a killed run left it.
+
+        One that is finished then counts as unfinished again, so that a kill leaves no mixture that passes as whole.
 
         Raises
         ------

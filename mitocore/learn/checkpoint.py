@@ -1,21 +1,19 @@
 """Weights to and from files: safetensors with a header; foreign state dicts, once, without unpickling anything else."""
 
-import os
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from mitocore.durable import replaced
 from mitocore.errors import ContractError, DataError
 from mitocore.header import WeightsHeader, read_header
 from mitocore.interfaces import Model
-from mitocore.registry import Registry
 
 State = Mapping[str, Tensor]
 
@@ -24,24 +22,19 @@ _PREFIXES = ("module.", "model.", "_orig_mod.")
 
 
 def save_weights(path: Path, state: State, header: WeightsHeader) -> None:
-    """Write tensors and header to one file; at any moment it is the old file or the new one."""
+    """Write tensors and header to one file; at any moment it is the old file or the new one.
+
+    Raises
+    ------
+    ResourceError
+        If the disk is full.
+    DataError
+        If the file cannot be written for another reason.
+    """
     apart = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    content = save(apart, {"mitocore": header.model_dump_json()})
-    write_aside(path, lambda aside: aside.write_bytes(content))  # safetensors' own files are for one user only
-
-
-def write_aside(path: Path, write: Callable[[Path], Any]) -> None:
-    """Call `write` with a temporary name beside `path`, make the file durable and rename it."""
-    aside = path.with_name(path.name + ".tmp")
-    write(aside)
-    with aside.open("rb") as file:
-        os.fsync(file.fileno())
-    aside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    content = save(apart, {"mitocore": header.model_dump_json()})  # safetensors' own files are for one user only
+    with replaced(path) as file:
+        file.write(content)
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -58,27 +51,6 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         hint = "fetch or copy it again; a .pth file is converted by `mitocore weights add`"
         raise DataError(f"{str(path)!r} is not a readable safetensors file: {error}", hint=hint) from error
     return state
-
-
-def load_network(header: WeightsHeader, path: Path, registry: Registry) -> nn.Module:
-    """The trained network of a weights file, on the CPU, in evaluation mode.
-
-    Raises
-    ------
-    PluginError
-        If the plugin that provides the model is not installed.
-    DataError
-        If the tensors do not fit the model that the header names.
-    """
-    entry = registry.find("model", header.component)
-    component = entry.load()
-    try:
-        model: Model = component(**header.options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        problem = f"the header's options do not fit {header.component!r}: {first['loc'][0]}: {first['msg']}"
-        raise DataError(problem, where=str(path), hint="update the plugin, or the weights") from error
-    return trained(model, path)
 
 
 def trained(model: Model, path: Path) -> nn.Module:

@@ -39,14 +39,11 @@ class MappedLabels(Volume):
 
     def read(self, roi: Roi) -> NDArray[Any]:
         """Ids (1, z, y, x) over `roi`; the maximum of their dtype means "ignore"."""
-        ids = Opened(self._volume, self._kind).read(roi)
-        if self._values.foreground is None and not self._values.ignore:
+        ids = Opened(self._volume, self._kind, self._values.ignore).read(roi)
+        if self._values.foreground is None:
             return ids
-        raw = self._volume.read(roi)
-        if self._values.foreground is not None:
-            ids = np.isin(raw, self._values.foreground).astype(ids.dtype)
-        ignored = np.isin(raw, self._values.ignore)
-        return np.where(ignored, np.iinfo(ids.dtype).max, ids)
+        ignore = np.iinfo(ids.dtype).max
+        return np.where(ids == ignore, ids, np.isin(self._volume.read(roi), self._values.foreground).astype(ids.dtype))
 
     def close(self) -> None:
         """Close the file."""
@@ -92,7 +89,7 @@ class OpenVolume:
     def labelled(self, region: Roi) -> LabelledVolume:
         """What a sampler is shown of it."""
         planned = self.planned
-        return LabelledVolume(self.image, self.labels, region, self.valid, planned.classes, planned.weight)
+        return LabelledVolume(self.image, self.labels, region, self.valid, weight=planned.weight)
 
     def read_image(self, box: Roi, region: Roi) -> NDArray[np.float32]:
         """Normalised voxels (c, z, y, x) of `box`; beyond `region` they are mirrored, never read."""

@@ -1,5 +1,8 @@
 """A planned training, run by Lightning: validation rounds, checkpoints, exact resume."""
 
+import errno
+import hashlib
+import io
 import json
 import logging
 import pickle
@@ -8,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +19,21 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
 from mitocore.blockwise import passes
 from mitocore.blockwise.executor import InProcess
 from mitocore.blockwise.lock import RunLock
 from mitocore.blockwise.workspace import Workspace
+from mitocore.config.volumes import PlannedVolume
+from mitocore.durable import replaced, reported, write_json
 from mitocore.errors import ConfigError, DataError, ResourceError
 from mitocore.geometry import Roi
 from mitocore.header import read_header
+from mitocore.interfaces import Stats
 from mitocore.learn import device as devices
-from mitocore.learn.checkpoint import fill, load_weights, update_header, write_aside
+from mitocore.learn.checkpoint import fill, load_weights, update_header
 from mitocore.learn.data import Crops, Prepared, TrainingData, build_index
 from mitocore.learn.module import Learner
 from mitocore.learn.rounds import BEST, CHECKPOINT, LAST, Progress, Rounds
@@ -34,6 +42,7 @@ from mitocore.training import TrainingPlan
 
 RECORD = "training.json"
 _BLOCK = (128, 512, 512)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -71,25 +80,26 @@ def fit(
     progress
         Told after every step and validated slab.
     cancelled
-        Asked after every step; once true, the training ends as if interrupted.
+        Asked after every step, and while volumes are measured; once true, the training ends as if interrupted.
 
     Raises
     ------
     DataError
-        If the folder holds a training already and `resume` is false, or a part holds no foreground.
+        If the folder holds a training already and `resume` is false, or cannot be made, or a part holds no foreground.
     ConfigError
-        If the training in the folder was begun with other settings.
+        If the training in the folder was begun with other settings, or on other voxels.
+    ResourceError
+        If the device asked for is not there, or its memory or the disk is too small.
     RunError
         If another process trains in the folder, or the loss is no longer finite.
     KeyboardInterrupt
-        If interrupted (Ctrl-C, SIGTERM or `cancelled`); a checkpoint was written, so `resume` loses nothing.
+        If interrupted (Ctrl-C, SIGTERM or `cancelled`); a checkpoint holds all steps taken, so `resume` loses nothing.
     """
     started = time.monotonic()
     device = devices.chosen(plan.train.devices)
-    _compare(plan, resume=resume)
-    plan.folder.mkdir(parents=True, exist_ok=True)
     with RunLock(plan.folder) as lock, _quiet(), devices.isolated(device):
-        volumes = _prepared(plan, lock, progress)
+        _compare(plan, resume=resume)
+        volumes = _prepared(plan, lock, progress, cancelled)
         validation, test = (Validation(plan, volumes, part, device) for part in ("validation", "test"))
         validation.check()
         if test.volumes:
@@ -107,6 +117,11 @@ def fit(
             raise ResourceError(
                 problem, where="[train]", hint="batch = 1 with accumulate, or a smaller crop"
             ) from error
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            with reported(plan.folder):  # the curves, which Lightning writes
+                raise
     best, last = plan.folder / BEST, plan.folder / LAST
     return TrainingResult(plan.folder, best, last, scores, rounds.step, time.monotonic() - started)
 
@@ -119,9 +134,18 @@ def _compare(plan: TrainingPlan, *, resume: bool) -> None:
     if not resume:
         problem = f"{str(plan.folder)!r} holds a training already"
         raise DataError(problem, where="[train] folder", hint="--resume continues it; or choose another folder")
-    before, now = json.loads(record.read_text(encoding="utf-8")), json.loads(json.dumps(plan.tables))
+    try:
+        before = json.loads(record.read_bytes())
+    except ValueError as error:
+        hint = f"delete {plan.folder} and train again"
+        raise DataError(f"{str(record)!r} is not a readable record of a training", hint=hint) from error
+    now = json.loads(json.dumps(plan.tables))
     if changed := [key for key in _keys(before) | _keys(now) if _at(before, key) != _at(now, key)]:
         key = min(changed)
+        if contents := [key for key in changed if key.endswith(".content")]:
+            place = min(contents).removesuffix(".content")
+            problem = f"the files of {place} were replaced or changed since the training to be resumed began"
+            raise ConfigError(problem, where=str(record), hint="restore them, or train in another folder")
         problem = f"{key} is {_at(now, key)!r}, but the training to be resumed has {_at(before, key)!r}"
         raise ConfigError(problem, where=str(record), hint="restore it, or train in another folder")
 
@@ -142,21 +166,30 @@ def _at(value: Any, key: str) -> Any:
     return value
 
 
-def _prepared(plan: TrainingPlan, lock: RunLock, progress: Progress) -> list[Prepared]:
+def _prepared(plan: TrainingPlan, lock: RunLock, progress: Progress, cancelled: Callable[[], bool]) -> list[Prepared]:
     """Statistics of every volume; the whole normalised image of those whose normaliser is not voxel-wise."""
-    workspace = Workspace(plan.folder, InProcess(), lock)
+
+    def told(what: str, done: int, total: int) -> None:
+        progress(what, done, total, {})
+
+    workspace = Workspace(plan.folder, InProcess(), lock, told, cancelled)
     prepared = []
     for number, volume in enumerate(plan.volumes):
-        progress("statistics", number, len(plan.volumes), {})
         with volume.image.open() as image:
-            stats = passes.fit(plan.normalizer, image)
+            stats = passes.fit(plan.normalizer, image, progress=partial(told, "statistics"), cancelled=cancelled)
             stored = None
             if not plan.normalizer.voxelwise:
-                name, whole = f"normalised.{number}.{plan.digest}", Roi.whole(image.spec.shape)
+                name, whole = f"normalised.{number}.{_identity(volume, plan, stats)}", Roi.whole(image.spec.shape)
                 stored = passes.prepared(plan.normalizer, stats, image, whole, _BLOCK, workspace, name=name)
         prepared.append(Prepared(volume, plan.normalizer, stats, stored))
-    progress("statistics", len(plan.volumes), len(plan.volumes), {})
     return prepared
+
+
+def _identity(volume: PlannedVolume, plan: TrainingPlan, stats: Stats) -> str:
+    """Digest of all that a stored normalised image depends on."""
+    image = volume.image.digest(), volume.image.fingerprint()
+    text = json.dumps([image, plan.normalizer.digest(), stats, _BLOCK], default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _network(plan: TrainingPlan) -> nn.Module:
@@ -169,8 +202,7 @@ def _network(plan: TrainingPlan) -> nn.Module:
 
 def _run(plan: TrainingPlan, learner: Learner, crops: Crops, rounds: Rounds, device: str, *, resume: bool) -> None:
     train, checkpoint = plan.train, plan.folder / CHECKPOINT
-    settings = json.dumps(plan.tables, indent=2)
-    write_aside(plan.folder / RECORD, lambda aside: aside.write_text(settings, encoding="utf-8"))
+    write_json(plan.folder / RECORD, plan.tables)
     resumed = resume and checkpoint.exists()
     if resumed:
         _check_readable(checkpoint)
@@ -193,7 +225,10 @@ def _run(plan: TrainingPlan, learner: Learner, crops: Crops, rounds: Rounds, dev
         enable_model_summary=False,
         use_distributed_sampler=False,
         default_root_dir=plan.folder,
-        plugins=[LightningEnvironment()],  # not that of a scheduler, which would handle signals on its own
+        plugins=[
+            LightningEnvironment(),  # not that of a scheduler, which would handle signals on its own
+            _Checkpoints(),
+        ],
     )
     data = TrainingData(crops, pin=gpu)
     with rounds.catching_signals():
@@ -203,6 +238,17 @@ def _run(plan: TrainingPlan, learner: Learner, crops: Crops, rounds: Rounds, dev
             raise KeyboardInterrupt from error
         learner.to(device)
         rounds.make_up(trainer, learner)  # all steps were done before, but not the last validation
+
+
+class _Checkpoints(TorchCheckpointIO):  # type: ignore[misc] # lightning is not typed
+    """Checkpoints that are whole or absent."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
+        del storage_options
+        content = io.BytesIO()  # torch hides why a file could not be written
+        torch.save(checkpoint, content)
+        with replaced(Path(path)) as file:
+            file.write(content.getbuffer())
 
 
 def _check_readable(checkpoint: Path) -> None:

@@ -14,12 +14,12 @@ from mitocore.blockwise.grid import BlockGrid
 from mitocore.blockwise.journal import Journal
 from mitocore.blockwise.tiles import TileLattice
 from mitocore.blockwise.workspace import Workspace
-from mitocore.errors import ContractError
+from mitocore.errors import ContractError, ResourceError
 from mitocore.geometry import Roi
 from mitocore.interfaces import Model
 from mitocore.learn import checkpoint
 from mitocore.learn.device import chosen
-from mitocore.learn.predict import Inference, Slab, batch_of, precision_of, slab_boxes, slabs
+from mitocore.learn.predict import Inference, Slab, batch_of, precision_of, rows_within, slab_boxes, slabs
 from mitocore.pipeline import PlannedStep
 from mitocore.specs import VolumeSpec
 
@@ -48,14 +48,17 @@ class ModelStep:
         self.device = chosen(devices)
         self.batch = batch_of(self.device) if self.predict.batch == "auto" else self.predict.batch
         self.threads = torch.get_num_threads()
-        self.rows = _rows(self.lattice, sum(len(head.channels) for head in self.heads), memory)
+        self.rows = rows_within(self.lattice, sum(len(head.channels) for head in self.heads), memory // 2)
 
     def schedule(self, own: dict[str, Any]) -> None:
         """Go on with the batch, strips and threads that a step has begun with, or note those of a new one in `own`.
 
+        A batch that the pipeline states is taken all the same: it is what somebody whose GPU was too small changes.
         Another batch or number of threads may change the last bit of a float32 on a CPU.
         """
-        self.batch = own.setdefault("batch", self.batch)
+        if self.predict.batch == "auto":
+            self.batch = own.get("batch", self.batch)
+        own["batch"] = self.batch
         self.rows = own.setdefault("rows", self.rows)
         self.threads = own.setdefault("threads", self.threads)
 
@@ -80,27 +83,34 @@ class ModelStep:
             Gives the normalised input; asked only if something is left to predict.
         files
             Scratch by head, over `grid`.
+
+        Raises
+        ------
+        ResourceError
+            If the memory of the GPU, or the disk, is too small.
+        KeyboardInterrupt
+            If cancelled, which is asked before every batch; the slabs that were computed are committed.
         """
         boxes, seams = slab_boxes(self.lattice, self.rows), f"{self.name}.seams"
         precision = precision_of(self.predict.precision, self.device)
         with workspace.journal(self.name) as journal:
             finished = len(journal.tables)
             if finished < len(boxes):
-                network = checkpoint.trained(self.model, self.weights).to(self.device).eval()
                 settings = Inference(self.device, precision, self.batch, self.header.temperature, self.rows)
                 tiles = _Tiles(workspace, self.step.name, len(self.lattice), finished / len(boxes))
-                walk = slabs(
-                    network,
-                    self.heads,
-                    image().read,
-                    self.lattice,
-                    settings,
-                    finished=finished,
-                    seams=workspace.scratch(seams),
-                    computed=tiles,
-                )
-                with _threads(self.threads):
-                    _write_behind(walk, lambda slab: self._store(slab, files, workspace, journal), workspace.cancelled)
+                with _threads(self.threads), self._fitting():
+                    walk = slabs(
+                        checkpoint.trained(self.model, self.weights).to(self.device).eval(),
+                        self.heads,
+                        image().read,
+                        self.lattice,
+                        settings,
+                        finished=finished,
+                        seams=workspace.scratch(seams),
+                        computed=tiles,
+                        cancelled=workspace.cancelled,
+                    )
+                    _write_behind(walk, lambda slab: self._store(slab, files, workspace, journal))
                 tiles.finish()
             ranges = _ranges(journal.tables, [f"{self.step.name}.{head.name}" for head in self.heads])
         workspace.discard(seams)
@@ -112,6 +122,17 @@ class ModelStep:
             "threads": self.threads,
             "range": ranges,
         }
+
+    @contextmanager
+    def _fitting(self) -> Iterator[None]:
+        """Say what to change where the memory of the GPU ends."""
+        try:
+            yield
+        except torch.cuda.OutOfMemoryError as error:
+            window = list(self.lattice.tile)
+            problem = f"{self.device} has too little memory for batches of {self.batch} windows of {window} voxels"
+            smaller = "predict = { batch = 1 }" if self.batch > 1 else "a smaller window in predict"
+            raise ResourceError(problem, where=f"step {self.step.name!r}", hint=smaller) from error
 
     def _store(self, slab: Slab, files: Mapping[str, BlockFiles], workspace: Workspace, journal: Journal) -> None:
         for block in self.grid.meeting(slab.roi):
@@ -125,7 +146,7 @@ class ModelStep:
         journal.commit({slab.number: np.array([[v.min(), v.max()] for v in slab.heads.values()], "f4")})
 
 
-def _write_behind(walk: Iterable[Slab], store: Callable[[Slab], None], cancelled: Callable[[], bool]) -> None:
+def _write_behind(walk: Iterable[Slab], store: Callable[[Slab], None]) -> None:
     """Store each slab in a thread while the next is computed; in order, one at a time."""
     with ThreadPoolExecutor(1, thread_name_prefix="write-behind") as pool:
         behind: Future[None] | None = None
@@ -133,9 +154,6 @@ def _write_behind(walk: Iterable[Slab], store: Callable[[Slab], None], cancelled
             if behind is not None:
                 behind.result()
             behind = pool.submit(store, slab)
-            if cancelled():
-                behind.result()
-                raise KeyboardInterrupt
         if behind is not None:
             behind.result()
 
@@ -173,10 +191,3 @@ def _ranges(tables: Mapping[int, NDArray[Any]], heads: list[str]) -> dict[str, l
     values = np.stack(list(tables.values()))
     low, high = values[:, :, 0].min(axis=0), values[:, :, 1].max(axis=0)
     return {head: [round(float(a), 4), round(float(b), 4)] for head, a, b in zip(heads, low, high, strict=True)}
-
-
-def _rows(lattice: TileLattice, channels: int, memory: int) -> int:
-    """Rows of tiles whose sums fit half of the memory; at least one."""
-    depth = lattice.output[0] + lattice.stride[0]
-    row = 2 * channels * depth * lattice.output[1] * max(lattice.volume[2], lattice.output[2]) * 4
-    return max(1, min(len(lattice.starts[1]), memory // 2 // row))

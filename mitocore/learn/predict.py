@@ -5,7 +5,6 @@ of tiles by layer, then along the row; then over the rows. So neither the strips
 where a killed run was resumed, can change a bit; and no tile is computed twice.
 """
 
-import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mitocore.blockwise.tiles import TileLattice
+from mitocore.durable import write_npy
 from mitocore.errors import ContractError
 from mitocore.geometry import Roi, as_shape
 from mitocore.specs import Head
@@ -86,6 +86,13 @@ def slab_boxes(lattice: TileLattice, rows: int | None = None) -> list[Roi]:
     ]
 
 
+def rows_within(lattice: TileLattice, channels: int, memory: int) -> int:
+    """Rows of tiles whose sums fit `memory` bytes; at least one."""
+    depth = lattice.output[0] + lattice.stride[0]
+    row = 2 * channels * depth * lattice.output[1] * max(lattice.volume[2], lattice.output[2]) * 4
+    return max(1, min(len(lattice.starts[1]), memory // row))
+
+
 def slabs(
     network: nn.Module,
     heads: tuple[Head, ...],
@@ -96,6 +103,7 @@ def slabs(
     finished: int = 0,
     seams: Path | None = None,
     computed: Callable[[int], None] = lambda _: None,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[Slab]:
     """Run a network over all tiles of a volume.
 
@@ -113,11 +121,17 @@ def slabs(
         Folder for what neighbouring strips share, if there are several; what it holds must outlive the run.
     computed
         Told how many tiles were computed, after each batch.
+    cancelled
+        Asked before each batch, so that a slab whose tiles are computed is never lost.
 
     Raises
     ------
     ContractError
         If the network gives other heads or shapes than it declares.
+    ResourceError
+        If the disk is too full for what strips share.
+    KeyboardInterrupt
+        If cancelled.
     """
     heads = tuple(head for head in heads if not head.auxiliary)
     layers = -(-lattice.volume[0] // lattice.stride[0])
@@ -128,7 +142,7 @@ def slabs(
             continue
         seam = _Seam(seams, index, last=index == len(strips) - 1)
         walk = _Strip(lattice, heads, rows, low, high, settings, seam)
-        for layer, roi, values in walk.run(network, read, first, computed):
+        for layer, roi, values in walk.run(network, read, first, computed, cancelled):
             yield Slab(index * layers + layer, roi, values)
 
 
@@ -142,13 +156,7 @@ class _Seam:
         if self.last or self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{self.index}-{layer}.npy"
-        aside = path.with_suffix(".tmp")
-        with aside.open("wb") as file:
-            np.save(file, values.cpu().numpy())
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        write_npy(self.folder / f"{self.index}-{layer}.npy", values.cpu().numpy())
 
     def load(self, layer: int) -> Tensor | None:
         if self.index == 0 or self.folder is None:
@@ -187,7 +195,12 @@ class _Strip:
         self.total_z, self.total_yx = totals[0], totals[1][low:, None] * totals[2]
 
     def run(
-        self, network: nn.Module, read: Read, first: int, computed: Callable[[int], None]
+        self,
+        network: nn.Module,
+        read: Read,
+        first: int,
+        computed: Callable[[int], None],
+        cancelled: Callable[[], bool],
     ) -> Iterator[tuple[int, Roi, dict[str, NDArray[np.float32]]]]:
         """Finished layers of the strip from number `first` on: (number, box, values by head)."""
         depth, stride = self.lattice.volume[0], self.lattice.stride[0]
@@ -200,6 +213,8 @@ class _Strip:
             batch = next(batches, None)
             for layer in range(begin, len(layers)):
                 while batch is not None and batch.layer == layer:
+                    if cancelled():
+                        raise KeyboardInterrupt
                     self._add(self._forward(network, batch.tiles), batch, base)
                     computed(len(batch.places))
                     batch = next(batches, None)

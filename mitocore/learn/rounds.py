@@ -16,14 +16,15 @@ from lightning.pytorch import Callback, Trainer
 
 import mitocore
 from mitocore.blockwise.lock import RunLock
-from mitocore.learn.checkpoint import save_weights, write_aside
+from mitocore.learn.checkpoint import save_weights
 from mitocore.learn.module import Learner
 from mitocore.learn.validation import Interrupted, Validation
 from mitocore.registry import API_GROUP
 from mitocore.training import TrainingPlan
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
-"""Called with what goes on ("statistics", "training", "validation", "test"), done, total, and numbers such as loss."""
+"""Called with what goes on ("statistics", "normalised", "training", "validation" or "test"), done, total, and numbers
+such as the loss."""
 
 BEST, LAST, CHECKPOINT = "best.safetensors", "last.safetensors", "last.ckpt"
 
@@ -166,7 +167,7 @@ class Rounds(Callback):  # type: ignore[misc] # lightning is not typed
         self.lock.hold()
         for logger in trainer.loggers:
             logger.save()
-        write_aside(self.plan.folder / CHECKPOINT, trainer.save_checkpoint)
+        trainer.save_checkpoint(self.plan.folder / CHECKPOINT)
 
     def _provenance(self) -> dict[str, Any]:
         plan = self.plan

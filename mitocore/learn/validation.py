@@ -1,7 +1,9 @@
 """Scores of a network on parts it was not trained on: the tiles of inference, fixed and unbiased."""
 
+import shutil
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,13 +18,15 @@ from mitocore.errors import DataError
 from mitocore.geometry import Roi, as_shape
 from mitocore.interfaces import Block
 from mitocore.learn.data import VALID, OpenVolume, Prepared, encoded, label_halo
-from mitocore.learn.predict import Inference, Slab, slabs
+from mitocore.learn.predict import Inference, Slab, rows_within, slabs
 from mitocore.specs import ArraySpec, Head
 from mitocore.training import PlannedObjective, TrainingPlan
 
 Told = Callable[[int, int], None]
 """Called with voxels done and voxels in all."""
 _BOX = (32, 512, 512)
+_SUMS = 2**30
+"""Bytes for the sums of a strip. Fixed: the loss is a mean over slabs, so the memory of a machine must not cut them."""
 _EDGE = 1e-6  # probabilities are this far from 0 and 1 before they become logits again
 
 
@@ -116,8 +120,14 @@ class Validation:
             box = shifted(roi, region)
             return volume.read_image(box, region)
 
-        lattice = TileLattice(region.shape, self.plan.window)
-        yield from slabs(network, self.plan.model.heads(), read, lattice, self.settings)
+        lattice, heads = TileLattice(region.shape, self.plan.window), self.plan.model.heads()
+        channels = sum(len(head.channels) for head in heads if not head.auxiliary)
+        settings = replace(self.settings, rows=rows_within(lattice, channels, _SUMS))
+        seams = self.plan.folder / "scratch" / "seams"
+        try:
+            yield from slabs(network, heads, read, lattice, settings, seams=seams)
+        finally:
+            shutil.rmtree(seams, ignore_errors=True)
 
     def _truth(
         self, objective: PlannedObjective, volume: OpenVolume, roi: Roi, region: Roi

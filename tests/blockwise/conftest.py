@@ -22,6 +22,10 @@ class Memory:
 
     values: np.ndarray
 
+    @property
+    def voxel_bytes(self) -> int:
+        return len(self.values) * self.values.itemsize
+
     def read(self, roi: Roi) -> np.ndarray:
         return self.values[(..., *roi.slices)]
 

@@ -1,10 +1,12 @@
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mitocore import ArraySpec, ContractError, DataError, Kind, Roi, Volume, VolumeSpec, WritableVolume
+from mitocore import ArraySpec, ContractError, DataError, Kind, ResourceError, Roi, Volume, VolumeSpec, WritableVolume
 from mitocore.blockwise.arrays import (
     BlockFiles,
     Computed,
@@ -80,8 +82,9 @@ def test_what_a_file_of_floats_holds_of_a_byte_probability_is_the_probability():
 
 def test_ids_that_a_file_cannot_hold_are_refused():
     assert widen(np.array([65535], np.uint64), "uint16").dtype == np.uint16
-    with pytest.raises(DataError, match="id 65536 is larger than uint16 holds"):
-        widen(np.array([65536], np.uint64), "uint16")
+    for spec in (None, ArraySpec(Kind.INSTANCE)):
+        with pytest.raises(DataError, match="id 65536 is larger than uint16 holds"):
+            widen(np.array([65536], np.uint64), "uint16", spec)
 
 
 @settings(deadline=None, max_examples=25)
@@ -150,6 +153,36 @@ def test_minus_one_in_a_label_volume_becomes_the_value_that_is_ignored():
     assert Opened(volume, Kind.SEMANTIC).read(whole).ravel().tolist() == [2**16 - 1, 2]
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "uint32", "uint64"])
+def test_the_largest_number_of_a_wide_unsigned_label_file_is_ignored(dtype):
+    volume = Array(np.array([[[[0, 2, np.iinfo(dtype).max]]]], dtype))
+    whole = Roi.whole((1, 1, 3))
+    assert Opened(volume, Kind.INSTANCE).read(whole).ravel().tolist() == [0, 2, 2**64 - 1]
+    assert Opened(volume, Kind.SEMANTIC).read(whole).ravel().tolist() == [0, 2, 2**16 - 1]
+
+
+def test_255_in_a_byte_file_is_a_label_unless_it_is_named_to_be_ignored():
+    volume = Array(np.array([[[[0, 2, 255]]]], np.uint8))
+    whole = Roi.whole((1, 1, 3))
+    assert Opened(volume, Kind.INSTANCE).read(whole).ravel().tolist() == [0, 2, 255]
+    assert Opened(volume, Kind.INSTANCE, ignore=(255,)).read(whole).ravel().tolist() == [0, 2, 2**64 - 1]
+    assert Opened(volume, Kind.SEMANTIC, ignore=(255, 2)).read(whole).ravel().tolist() == [0, 2**16 - 1, 2**16 - 1]
+
+
+@pytest.mark.parametrize("dtype", ["int16", "int64", "float32"])
+def test_a_negative_label_other_than_minus_one_is_refused_unless_it_is_named(dtype):
+    volume = Array(np.array([[[[-1, 2, -2]]]], dtype))
+    whole = Roi.whole((1, 1, 3))
+    with pytest.raises(DataError, match="label -2 is negative"):
+        Opened(volume, Kind.INSTANCE).read(whole)
+    assert Opened(volume, Kind.INSTANCE, ignore=(-2,)).read(whole).ravel().tolist() == [2**64 - 1, 2, 2**64 - 1]
+
+
+def test_a_class_id_that_would_be_taken_for_ignored_is_refused():
+    with pytest.raises(DataError, match="class id 65535 is larger than 65534"):
+        Opened(Array(np.array([[[[65535]]]], np.uint32)), Kind.SEMANTIC).read(Roi.whole((1, 1, 1)))
+
+
 def test_a_class_id_that_does_not_fit_is_refused_rather_than_wrapped():
     with pytest.raises(DataError, match="class id 65536"):
         Opened(Array(np.array([[[[65536]]]], np.uint32)), Kind.SEMANTIC).read(Roi.whole((1, 1, 1)))
@@ -210,3 +243,28 @@ def test_blocks_are_written_into_a_volume_in_its_own_dtype_and_frame():
     sink.sync()
     assert volume.values[0, :, 0, 0].tolist() == [0, 1]
     assert isinstance(volume, Volume)
+
+
+def test_every_source_says_how_many_bytes_per_voxel_a_read_may_hold(memory, tmp_path):
+    grid = BlockGrid(Roi.whole((1, 1, 2)), (1, 1, 2))
+    image, labels = Array((1, 1, 1, 2), "uint8"), Array((1, 1, 1, 2), "uint32")
+    assert Opened(image).voxel_bytes == 1
+    assert Opened(labels, Kind.INSTANCE).voxel_bytes == 4 + 8
+    assert Normalised(Opened(image), None, {}).voxel_bytes == 1 + 4
+    affinities = ArraySpec(Kind.AFFINITY, ("z", "y", "x"))
+    stored = Stored(BlockFiles(tmp_path, grid, 3, "float16"), affinities)
+    assert stored.voxel_bytes == 3 * (2 + 4)
+    assert Selected(stored, (0,)).voxel_bytes == stored.voxel_bytes
+    computed = Computed(Threshold(), "mask", ArraySpec(Kind.MASK), {"probability": stored}, grid.region)
+    assert computed.voxel_bytes == stored.voxel_bytes + 1
+
+
+def test_a_full_disk_under_a_scratch_array_names_the_file(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    grid = BlockGrid(Roi.whole((2, 2, 2)), (2, 2, 2))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ResourceError, match=r"0\.npy' cannot be written: No space left"):
+        BlockFiles(tmp_path, grid, 1, "float16").write(0, grid.box(0), np.ones((1, 2, 2, 2), np.float16))
+    assert not [*tmp_path.iterdir()]

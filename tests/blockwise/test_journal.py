@@ -3,7 +3,7 @@ import os
 import numpy as np
 import pytest
 
-from mitocore import ResourceError
+from mitocore import DataError, ResourceError
 from mitocore.blockwise.journal import Journal
 from mitocore.interfaces import OBJECT
 
@@ -87,7 +87,7 @@ def test_a_full_disk_is_reported_with_the_journal_and_the_remedy(tmp_path, monke
 
     with Journal(tmp_path / "a.journal") as journal:
         monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(ResourceError, match=r"a.journal' cannot record what is finished: No space left") as caught:
+        with pytest.raises(ResourceError, match=r"a.journal' cannot be written: No space left") as caught:
             journal.commit({1: np.ones(3)})
     assert "run again" in caught.value.hint
 
@@ -96,3 +96,9 @@ def test_closing_twice_is_allowed(tmp_path):
     journal = Journal(tmp_path / "a.journal")
     journal.close()
     journal.close()
+
+
+def test_a_journal_that_cannot_be_opened_is_named(tmp_path):
+    (tmp_path / "a.journal").mkdir()
+    with pytest.raises(DataError, match=r"a\.journal' cannot be written: Is a directory"):
+        Journal(tmp_path / "a.journal")

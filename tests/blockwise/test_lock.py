@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from mitocore import DataError, RunError
+from mitocore import DataError, ResourceError, RunError
 from mitocore.blockwise.lock import RunLock
 
 HOLD = """
@@ -143,3 +143,14 @@ def test_a_run_folder_is_created_and_a_file_in_its_place_reported(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="file' cannot be a run folder: File exists"):
         RunLock(tmp_path / "file")
+
+
+def test_a_lock_that_the_disk_did_not_take_keeps_nobody_out(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ResourceError, match=r"run.lock' cannot be written: No space left"):
+        RunLock(tmp_path)
+    monkeypatch.undo()
+    RunLock(tmp_path).release()

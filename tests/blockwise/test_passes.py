@@ -8,7 +8,9 @@ from scipy.ndimage import minimum_filter
 
 from mitocore import ArraySpec, DataError, Kind, Normalizer, Roi, VolumeSpec, WritableVolume
 from mitocore.blockwise import passes
+from mitocore.blockwise.arrays import Opened
 from mitocore.blockwise.passes import export, fit, prepared, sampled
+from mitocore.blockwise.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("no_power_is_lost")
 
@@ -187,3 +189,60 @@ def test_a_region_of_the_source_fills_a_target_of_its_size(tmp_path, at_work, me
     with at_work(tmp_path) as workspace:
         export(memory(values), ArraySpec(Kind.SEMANTIC), target, "any", workspace, "export.d", origin=(2, 1, 3))
     np.testing.assert_array_equal(target.values, values[:, 2:6, 1:4, 3:5])
+
+
+def test_statistics_tell_each_box_and_stop_when_cancelled():
+    seen = []
+    fit(Shift(), Array(image()), progress=lambda *report: seen.append(report))
+    total = seen[-1][1]
+    assert total > 1
+    assert seen == [(done, total) for _ in range(2) for done in range(total)] + [(total, total)]
+    seen.clear()
+    with pytest.raises(KeyboardInterrupt):
+        fit(Shift(), Array(image()), progress=lambda *report: seen.append(report), cancelled=lambda: len(seen) == 3)
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([0, 2**24 + 1, 2**63 + 1], "uint64"),
+        ([0, 2**24 + 1, 2**32 - 1], "uint32"),
+        ([-(2**31), -1, 2**24 + 1], "int32"),
+        ([-0.0, 1 / 3, 1e300], "float64"),
+    ],
+)
+def test_without_a_spec_values_are_copied_as_they_are(tmp_path, at_work, values, dtype):
+    source = Array(np.array([[[values]]], dtype))
+    target = Array(np.zeros((1, 1, 1, 3), dtype))
+    with at_work(tmp_path) as workspace:
+        export(Opened(source), None, target, "any", workspace, "export.d")
+    assert target.values.tobytes() == source.values.tobytes()
+
+
+def test_a_copy_that_would_change_a_value_is_refused(tmp_path, at_work):
+    cases = [
+        ([-1, 2], "int32", "uint64", "id -1 is smaller than uint64 holds"),
+        ([0, 2**40], "uint64", "uint32", "id 1099511627776 is larger than uint32 holds"),
+        ([0, 2**24 + 1], "uint32", "float32", "float32 does not hold uint32 as it is"),
+        ([0.5, 1], "float32", "uint8", "uint8 does not hold float32 as it is"),
+    ]
+    for number, (values, dtype, to, problem) in enumerate(cases):
+        source, target = Array(np.array([[[values]]], dtype)), Array(np.zeros((1, 1, 1, 2), to))
+        with at_work(tmp_path) as workspace, pytest.raises(DataError, match=problem):
+            export(Opened(source), None, target, "any", workspace, f"export.{number}")
+
+
+def test_stored_passes_count_what_their_blocks_read_against_the_budget(tmp_path, at_work, monkeypatch):
+    costs = []
+    run = Workspace.run
+
+    def spy(self, name, label, call, items, *, cost, **options):
+        costs.extend(cost(item) for item in items)
+        return run(self, name, label, call, items, cost=cost, **options)
+
+    monkeypatch.setattr(Workspace, "run", spy)
+    with at_work(tmp_path) as workspace:
+        prepared(Darkest(), {"mean": 0.0}, Array(image()), Roi.whole((9, 8, 7)), (4, 8, 7), workspace, name="input.d")
+    planes = [5, 6, 2]  # a block of 4 planes and what its halo reaches of the next; one byte raw, two float32
+    assert costs == [depth * 8 * 7 * (1 + 4 + 4) for depth in planes]

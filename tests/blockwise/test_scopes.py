@@ -484,3 +484,39 @@ def test_what_is_done_with_a_block_can_be_sent_to_another_process(tmp_path):
         Process(Threshold(), reads, MASK, grid, {"mask": files}, "who"),
     ):
         assert repr(pickle.loads(pickle.dumps(work))) == repr(work)
+
+
+def test_every_pass_counts_the_bytes_of_its_blocks_halos_included(tmp_path, at_work, job, monkeypatch):
+    costs, run = {}, Workspace.run
+
+    def spy(self, name, label, call, items, *, cost, **options):
+        costs[name] = [cost(item) for item in items]
+        return run(self, name, label, call, items, cost=cost, **options)
+
+    monkeypatch.setattr(Workspace, "run", spy)
+    grid = BlockGrid(Roi.whole((4, 4, 12)), (4, 4, 4))
+    values = np.random.default_rng(0).random((2, 4, 4, 12)).astype(np.float32)
+    with at_work(tmp_path) as workspace:
+        job(Widen(radius=1), {"probability": values}, PROBABILITY, grid).local(workspace)
+        job(Components(), {"mask": values[:1] > 0.5}, MASK, grid).stitched(workspace)
+    plane, both = 4 * 4, 2 * 4  # voxels; bytes of two channels of float32
+    read = (5, 6, 5)  # planes along x: the block in the middle has a neighbour on both sides
+    assert costs["step.d"] == [x * plane * (both + both + 8) for x in read]
+    assert costs["step.label.e"] == [4 * plane * (1 + 12 + 8)] * 3
+    assert costs["step.link.e"] == [x * plane * (12 + 8) for x in read]
+    assert costs["step.relabel.l"] == [4 * plane * (12 + 8)] * 3
+
+
+def test_blocks_cut_out_of_a_larger_array_are_given_without_gaps_in_memory(memory):
+    values = np.zeros((1, 4, 4, 4), bool)
+    box = Roi((0, 0, 1), (2, 1, 2))
+    block = Reads({"mask": memory(values)}, Roi.whole((4, 4, 4)), None).block(box, box)
+    assert not values[(..., *box.slices)].flags.c_contiguous
+    assert block["mask"].flags.c_contiguous
+
+
+def test_components_of_a_block_one_voxel_wide_are_found(tmp_path, at_work, job):
+    mask = np.array([[[[0, 1]], [[1, 1]]]], bool)
+    work = job(Components(connectivity=6), {"mask": mask}, MASK, BlockGrid(Roi.whole((2, 1, 2)), (2, 1, 1)))
+    with at_work(tmp_path) as workspace:
+        assert work.stitched(workspace)["instances"].tolist() == mask.astype(int).tolist()

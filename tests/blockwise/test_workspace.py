@@ -1,7 +1,10 @@
+import time
+from threading import Lock
+
 import numpy as np
 import pytest
 
-from mitocore import RunError
+from mitocore import DataError, ResourceError, RunError
 from mitocore.blockwise.executor import Threads
 
 
@@ -96,3 +99,46 @@ def test_a_saved_table_is_read_back_and_a_missing_one_is_none(tmp_path, at_work)
         assert workspace.table("final") is None
         workspace.save("final", np.arange(3))
         assert workspace.table("final").tolist() == [0, 1, 2]
+
+
+def test_a_disk_that_is_full_ends_the_pass_at_once_and_what_is_finished_stays(tmp_path, at_work):
+    calls = []
+
+    def work(item):
+        calls.append(item)
+        if item == 1:
+            raise OSError(28, "No space left on device", "out.zarr/c/0")
+        return squares(item)
+
+    with at_work(tmp_path) as workspace:
+        with pytest.raises(
+            ResourceError, match=r"block 1 cannot be written: .*No space left on device: 'out.zarr/c/0'"
+        ):
+            workspace.run("pass", "", work, range(3))
+        with workspace.journal("pass") as journal:
+            assert list(journal.tables) == [0]
+    assert calls == [0, 1]
+
+
+def test_a_folder_that_cannot_be_created_is_named(tmp_path, at_work):
+    with at_work(tmp_path) as workspace:
+        (tmp_path / "state").touch()
+        with pytest.raises(DataError, match="state' cannot be written: File exists"):
+            workspace.state("pass.journal")
+
+
+def test_blocks_at_work_never_take_more_than_the_budget_of_the_run(tmp_path, at_work):
+    running, peaks, gate = [], [], Lock()
+
+    def work(item):
+        with gate:
+            running.append(item)
+            peaks.append(len(running))
+        time.sleep(0.005)
+        with gate:
+            running.remove(item)
+        return squares(item)
+
+    with at_work(tmp_path, executor=Threads(4), budget=25.0) as workspace:
+        workspace.run("pass", "", work, range(12), cost=lambda _: 10.0)
+    assert max(peaks) <= 2

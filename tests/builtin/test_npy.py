@@ -143,6 +143,35 @@ def test_an_array_begun_is_part_until_finished_and_can_be_resumed(tmp_path):
     assert np.load(tmp_path / "sub" / "out.npy").sum() == 12
 
 
+def test_writing_anew_into_a_finished_file_leaves_no_mixture_that_passes_as_whole(tmp_path):
+    writer, spec = NpyWriter(path=str(tmp_path / "out.npy")), VolumeSpec((2, 3, 4), "uint8")
+    writer.create("mito", spec).finish()
+    writer.create("mito", spec, resume=True).write(Roi((0, 0, 0), (1, 3, 4)), np.ones((1, 1, 3, 4), "u1"))
+    assert [p.name for p in tmp_path.iterdir()] == ["out.npy.part"]
+    again = writer.create("mito", spec, resume=True)
+    assert again.read(Roi.whole((2, 3, 4))).sum() == 12
+    again.finish()
+    assert np.load(tmp_path / "out.npy").sum() == 12
+
+
+def test_a_finished_file_and_a_part_of_another_are_not_mixed_up(tmp_path):
+    writer, spec = NpyWriter(path=str(tmp_path / "out.npy")), VolumeSpec((2, 3, 4), "uint8")
+    writer.create("mito", spec).finish()
+    (tmp_path / "out.npy.part").write_bytes((tmp_path / "out.npy").read_bytes())
+    with pytest.raises(DataError, match="both"):
+        writer.create("mito", spec, resume=True)
+
+
+def test_the_fingerprint_of_a_file_follows_its_content_and_not_its_name(tmp_path):
+    reader = saved(tmp_path / "a.npy", np.ones((2, 2, 2), "u1"))
+    before = reader.fingerprint()
+    (tmp_path / "a.npy").rename(tmp_path / "b.npy")
+    assert NpyReader(path=str(tmp_path / "b.npy")).fingerprint() == before
+    with pytest.raises(DataError, match="cannot be looked at"):
+        reader.fingerprint()
+    assert saved(tmp_path / "b.npy", np.ones((2, 2, 3), "u1")).fingerprint() != before
+
+
 def test_an_existing_target_is_refused(tmp_path):
     writer, spec = NpyWriter(path=str(tmp_path / "out.npy")), VolumeSpec((2, 3, 4), "uint8")
     volume = writer.create("mito", spec)

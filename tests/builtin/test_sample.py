@@ -111,3 +111,7 @@ def test_options_survive_json_and_pickle():
     assert SampleReader.model_validate_json(reader.model_dump_json()) == reader
     assert pickle.loads(pickle.dumps(reader)) == reader
     assert len({reader, SampleReader()}) == 2
+
+
+def test_no_file_stands_for_synthetic_tissue_whatever_its_path_names(tmp_path):
+    assert SampleReader(path=str(tmp_path / "missing")).fingerprint() == SampleReader().fingerprint()

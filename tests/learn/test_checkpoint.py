@@ -1,13 +1,13 @@
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from mitocore.errors import DataError, PluginError
+from mitocore.errors import DataError, ResourceError
 from mitocore.header import WeightsHeader, read_header
-from mitocore.learn.checkpoint import convert, load_network, load_weights, save_weights, update_header
-from mitocore.registry import Registry
+from mitocore.learn.checkpoint import convert, load_weights, save_weights, trained, update_header
 from mitocore.training import TrainingPlan
 
 
@@ -24,13 +24,13 @@ def network(planned: Callable[..., TrainingPlan]) -> torch.nn.Module:
 
 
 def test_weights_and_header_survive_the_file(
-    header: WeightsHeader, network: torch.nn.Module, registry: Registry, tmp_path: Path
+    header: WeightsHeader, network: torch.nn.Module, planned: Callable[..., TrainingPlan], tmp_path: Path
 ) -> None:
     path = tmp_path / "net.safetensors"
     save_weights(path, network.state_dict(), header)
     assert read_header(path) == header
     image = torch.rand(1, 1, 4, 16, 16)
-    loaded = load_network(read_header(path), path, registry)
+    loaded = trained(planned().model, path)
     assert torch.equal(loaded(image)["foreground"], network(image)["foreground"])
     assert list(tmp_path.glob("*.tmp")) == []
 
@@ -56,41 +56,46 @@ def test_a_new_header_keeps_the_tensors(header: WeightsHeader, network: torch.nn
 
 
 def test_weights_of_another_shape_are_refused_naming_tensors(
-    header: WeightsHeader, network: torch.nn.Module, registry: Registry, tmp_path: Path
+    header: WeightsHeader, network: torch.nn.Module, planned: Callable[..., TrainingPlan], tmp_path: Path
 ) -> None:
     path = tmp_path / "net.safetensors"
     state = dict(network.state_dict())
     state["stray"] = state.pop("net.4.bias")
     save_weights(path, state, header)
     with pytest.raises(DataError, match=r"1 missing \(net\.4\.bias\); 1 not of the model \(stray\)"):
-        load_network(header, path, registry)
-    wider = header.model_copy(update={"options": {**header.options, "width": 8}})
+        trained(planned().model, path)
+    wider = planned(model={"model": "tinynet", "width": 8}).model
     save_weights(path, network.state_dict(), header)
     with pytest.raises(DataError, match=r"of another shape \(net\.0\.weight"):
-        load_network(wider, path, registry)
-
-
-def test_a_header_whose_plugin_is_missing_or_has_other_options_is_refused(
-    header: WeightsHeader, network: torch.nn.Module, registry: Registry, tmp_path: Path
-) -> None:
-    path = tmp_path / "net.safetensors"
-    save_weights(path, network.state_dict(), header)
-    with pytest.raises(PluginError, match="gone/net"):
-        load_network(header.model_copy(update={"component": "gone/net"}), path, registry)
-    with pytest.raises(DataError, match="options do not fit 'tiny/tinynet': depth"):
-        load_network(header.model_copy(update={"options": {"depth": 3}}), path, registry)
+        trained(wider, path)
 
 
 def test_a_truncated_file_is_refused(
-    header: WeightsHeader, network: torch.nn.Module, registry: Registry, tmp_path: Path
+    header: WeightsHeader, network: torch.nn.Module, planned: Callable[..., TrainingPlan], tmp_path: Path
 ) -> None:
     path = tmp_path / "net.safetensors"
     save_weights(path, network.state_dict(), header)
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(DataError, match="not a readable safetensors file"):
-        load_network(header, path, registry)
+        trained(planned().model, path)
     with pytest.raises(DataError, match="truncated"):
         read_header(path)
+
+
+def test_a_full_disk_keeps_the_old_weights_and_names_the_file(
+    header: WeightsHeader, network: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "net.safetensors"
+    save_weights(path, network.state_dict(), header)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("mitocore.durable.os.fsync", full)
+    with pytest.raises(ResourceError, match=r"net\.safetensors' cannot be written: No space left"):
+        save_weights(path, network.state_dict(), header.model_copy(update={"description": "new"}))
+    assert read_header(path) == header
+    assert list(tmp_path.glob("*.tmp")) == []
 
 
 @pytest.mark.parametrize("form", ["bare", "state_dict", "model_state_dict", "prefixed", "renamed"])

@@ -8,7 +8,7 @@ import pytest
 
 from mitocore.blockwise import passes
 from mitocore.blockwise.arrays import Normalised, Opened
-from mitocore.errors import ContractError
+from mitocore.errors import ContractError, DataError
 from mitocore.geometry import Roi
 from mitocore.learn.data import Crops, Prepared, build_index
 from mitocore.training import TrainingPlan
@@ -136,3 +136,50 @@ def test_the_labels_of_two_volumes_stay_with_their_images(
         truth = np.load(tmp_path / ("truth.npy", "truth2.npy")[crop.volume])
         assert (crops[number]["targets"][0].numpy()[0] == (truth > 0)[crop.roi.slices]).all()
     assert seen == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "ignored"),
+    [("uint8", 255, False), ("uint16", 65535, True), ("uint32", 2**32 - 1, True), ("int16", -1, True)],
+)
+@pytest.mark.parametrize("foreground", [None, [2, 255]])
+def test_what_is_ignored_stays_so_whatever_counts_as_foreground(
+    dtype: str,
+    value: int,
+    ignored: bool,
+    foreground: list[int] | None,
+    planned: Planned,
+    tables: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    truth = np.load(tmp_path / "truth.npy").astype(dtype)
+    truth[:, :10] = value
+    np.save(tmp_path / "truth.npy", truth)
+    values = {"foreground": foreground} if foreground else {}
+    crops = crops_of(planned(volume=[{**tables["volume"][0], "label_values": values}], augment=[]))
+    inside = np.isin(truth, foreground) if foreground else truth > 0
+    for number in range(4):
+        sample, roi = crops[number], drawn(crops, number)
+        counted = (truth != value)[roi.slices] if ignored else np.ones(roi.shape, bool)
+        assert (sample["weights"][0].numpy()[0] == counted).all()
+        assert (sample["targets"][0].numpy()[0] == inside[roi.slices])[counted].all()
+
+
+def test_255_in_a_file_of_bytes_is_ignored_where_it_is_stated(
+    planned: Planned, tables: dict[str, Any], tmp_path: Path
+) -> None:
+    truth = np.load(tmp_path / "truth.npy")
+    truth[:, :10] = 255
+    np.save(tmp_path / "truth.npy", truth)
+    crops = crops_of(planned(volume=[{**tables["volume"][0], "label_values": {"ignore": [255]}}], augment=[]))
+    for number in range(4):
+        counted = (truth != 255)[drawn(crops, number).slices]
+        assert (crops[number]["weights"][0].numpy()[0] == counted).all()
+
+
+def test_negative_labels_are_refused(planned: Planned, tables: dict[str, Any], tmp_path: Path) -> None:
+    truth = np.load(tmp_path / "truth.npy").astype(np.int16)
+    truth[:12, :10] = -7
+    np.save(tmp_path / "truth.npy", truth)
+    with pytest.raises(DataError, match="-7 is negative"):
+        crops_of(planned(volume=[{**tables["volume"][0], "label_values": {"foreground": [2]}}]))

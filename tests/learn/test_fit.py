@@ -1,6 +1,8 @@
 import csv
+import errno
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from mitocore.errors import ConfigError, DataError, RunError
+from mitocore.errors import ConfigError, DataError, ResourceError, RunError
 from mitocore.header import read_header
-from mitocore.learn.checkpoint import load_network, load_weights
+from mitocore.learn.checkpoint import load_weights, trained
 from mitocore.learn.fit import TrainingResult, fit
-from mitocore.registry import Registry
 from mitocore.training import TrainingPlan
 
 Planned = Callable[..., TrainingPlan]
@@ -45,7 +46,7 @@ def interrupted(plan: TrainingPlan, after: int, **options: Any) -> None:
         fit(plan, progress=progress, cancelled=lambda: bool(seen) and seen[-1] >= after, **options)
 
 
-def test_a_training_leaves_weights_with_header_checkpoint_and_curves(planned: Planned, registry: Registry) -> None:
+def test_a_training_leaves_weights_with_header_checkpoint_and_curves(planned: Planned) -> None:
     plan = planned()
     told: list[tuple[str, int, int]] = []
     result = fit(plan, progress=lambda what, done, total, _: told.append((what, done, total)))
@@ -59,7 +60,7 @@ def test_a_training_leaves_weights_with_header_checkpoint_and_curves(planned: Pl
     assert header.normalizer["normalizer"] == "builtin/zscore"
     assert header.scores == result.scores
     assert header.provenance["seed"] == 5
-    assert load_network(header, result.last, registry)(torch.zeros(1, 1, 4, 16, 16))["foreground"].shape[-1] == 16
+    assert trained(plan.model, result.last)(torch.zeros(1, 1, 4, 16, 16))["foreground"].shape[-1] == 16
     assert [done for what, done, _ in told if what == "training"] == list(range(1, 9))
     assert ("validation", 8 * 32 * 32, 8 * 32 * 32) in told
 
@@ -158,6 +159,70 @@ def test_a_resume_with_other_settings_is_refused_naming_what_differs(planned: Pl
     with pytest.raises(ConfigError, match="augment"):
         fit(planned(augment=["contrast"]), resume=True)
     fit(planned({"workers": 0, "devices": "auto" if not torch.cuda.is_available() else "cpu"}), resume=True)
+
+
+def test_a_training_goes_on_where_its_data_were_moved(planned: Planned, tables: dict[str, Any], tmp_path: Path) -> None:
+    interrupted(planned(), 2)
+    (tmp_path / "moved").mkdir()
+    for name in ("raw.npy", "truth.npy"):
+        shutil.move(tmp_path / name, tmp_path / "moved" / name)
+    volume = {**tables["volume"][0], "path": "moved/raw.npy", "labels": "moved/truth.npy"}
+    assert fit(planned(volume=[volume]), resume=True).steps == 8
+
+
+@pytest.mark.parametrize(("name", "place"), [("raw.npy", "volume.0.image"), ("truth.npy", "volume.0.labels.instances")])
+def test_a_resume_on_other_voxels_is_refused(name: str, place: str, planned: Planned, tmp_path: Path) -> None:
+    interrupted(planned(), 2)
+    np.save(tmp_path / name, np.load(tmp_path / name)[::-1])
+    with pytest.raises(ConfigError, match=f"the files of {place} were replaced or changed"):
+        fit(planned(), resume=True)
+
+
+def test_a_normalised_image_of_other_voxels_is_not_used_again(planned: Planned, tmp_path: Path) -> None:
+    interrupted(planned(normalizer="plane_mean"), 1)
+    (planned().folder / "training.json").unlink()
+    np.save(tmp_path / "raw.npy", np.load(tmp_path / "raw.npy")[::-1])
+    interrupted(planned(normalizer="plane_mean"), 1)
+    assert len(list(planned().folder.glob("scratch/normalised.0.*"))) == 2
+
+
+def test_a_folder_that_cannot_be_made_is_refused(planned: Planned, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"raw\.npy' cannot be a run folder"):
+        fit(planned({"folder": "raw.npy"}))
+
+
+def test_a_damaged_record_is_refused(planned: Planned) -> None:
+    interrupted(planned(), 1)
+    (planned().folder / "training.json").write_text("{")
+    with pytest.raises(DataError, match="not a readable record"):
+        fit(planned(), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("broken", "named"),
+    [("mitocore.durable.os.fsync", "best.safetensors"), ("lightning.pytorch.loggers.CSVLogger.save", "run")],
+)
+def test_a_full_disk_ends_the_training_naming_what_could_not_be_written(
+    broken: str, named: str, planned: Planned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def progress(what: str, done: int, total: int, _: Any) -> None:
+        if what == "training" and done == 3:
+            monkeypatch.setattr(broken, full)
+
+    with pytest.raises(ResourceError, match=f"{named}' cannot be written: No space left on device"):
+        fit(planned(), progress=progress)
+    monkeypatch.undo()
+    assert fit(planned(), resume=True).steps == 8
+
+
+def test_a_training_may_be_cancelled_while_volumes_are_measured(planned: Planned) -> None:
+    told: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        fit(planned(), progress=lambda what, *_: told.append(what), cancelled=lambda: True)
+    assert set(told) <= {"statistics"}
 
 
 def test_a_truncated_checkpoint_is_refused(planned: Planned) -> None:

@@ -146,3 +146,17 @@ def test_a_missing_head_blames_the_network():
     network = nn.Identity()
     with pytest.raises(ContractError, match="foreground"):
         run(np.zeros((4, 8, 8), np.float32), Window((4, 8, 8)), network)
+
+
+def test_what_strips_share_is_durable_before_the_slab_is_given_away(tmp_path, monkeypatch):
+    image = np.random.default_rng(0).random((4, 20, 8), dtype=np.float32)
+    lattice = TileLattice(image.shape, Window((4, 8, 8), overlap=(0, 2, 0)))
+    done = []
+    monkeypatch.setattr("mitocore.durable.sync_folder", lambda folder: done.append(sorted(folder.iterdir())))
+    walk = slabs(
+        Blur(), HEADS, lambda roi: image[None][(slice(None), *roi.slices)], lattice, Inference(rows=1), seams=tmp_path
+    )
+    first = next(walk)
+    walk.close()
+    assert first.number == 0
+    assert done == [[tmp_path / "0-0.npy"]]

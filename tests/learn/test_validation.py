@@ -87,3 +87,17 @@ def test_a_network_with_two_heads_and_context_trains_and_validates(planned: Plan
     assert result.scores.keys() == {"validation.loss", "validation.boundary.iou"}
     columns = next(plan.folder.glob("logs/*/metrics.csv")).read_text().splitlines()[0].split(",")
     assert {"train.loss", "train.loss.foreground.1", "train.loss.foreground.2", "train.loss.boundary"} < set(columns)
+
+
+def test_a_large_section_is_validated_in_strips_with_the_same_scores(
+    planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned({"keep_best": "foreground.dice"}, model={"model": "tinynet", "dropout": 0.0})
+    torch.manual_seed(0)
+    network, told = plan.model.build(), []
+    whole = validation(plan).scores(network)
+    monkeypatch.setattr("mitocore.learn.validation._SUMS", 1)
+    cut = validation(plan).scores(network, lambda done, _: told.append(done))
+    assert cut["foreground.dice"] == whole["foreground.dice"]
+    assert min(told) < 4 * 32 * 32  # less than one whole section of slabs at a time
+    assert not (plan.folder / "scratch" / "seams").exists()

@@ -142,3 +142,25 @@ def test_voxel_size_is_noted_as_resolution(tmp_path):
         volume.finish()
     with h5py.File(tmp_path / "out.h5") as file:
         assert file["a"].attrs["resolution"].tolist() == [40, 8, 8]
+
+
+@pytest.mark.parametrize("how", ["linked", "virtual", "external"])
+def test_the_fingerprint_follows_voxels_that_lie_in_another_file(tmp_path, how):
+    shape, path = (2, 3, 4), tmp_path / "em.h5"
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["raw"] = np.zeros(shape, "u1")
+    with h5py.File(path, "w") as file:
+        if how == "linked":
+            file["raw"] = h5py.ExternalLink("other.h5", "raw")
+        elif how == "virtual":
+            layout = h5py.VirtualLayout(shape, "u1")
+            layout[:] = h5py.VirtualSource("other.h5", "raw", shape)
+            file.create_virtual_dataset("raw", layout)
+        else:
+            file.create_dataset("raw", shape, "u1", external=[("other.h5", 0, 24)], efile_prefix="${ORIGIN}")
+    reader = Hdf5Reader(path=str(path), key="raw")
+    before = reader.fingerprint()
+    assert before == reader.fingerprint()
+    with (tmp_path / "other.h5").open("ab") as file:
+        file.write(b"more")
+    assert reader.fingerprint() != before

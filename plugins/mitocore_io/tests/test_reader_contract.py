@@ -1,7 +1,9 @@
 """What every reader promises, checked on files that other libraries wrote."""
 
 import concurrent.futures
+import os
 import pickle
+import shutil
 from pathlib import Path
 
 import h5py
@@ -160,6 +162,20 @@ def test_header_says_shape_and_dtype_and_the_file_is_closed_twice(case, tmp_path
     assert (volume.spec.shape, volume.spec.dtype, volume.spec.channels) == (SHAPE, "uint8", ("",))
     volume.close()
     volume.close()
+
+
+def test_the_fingerprint_follows_the_voxels_and_not_the_path(case, tmp_path):
+    (tmp_path / "one").mkdir()
+    reader = made(case, tmp_path / "one", image("uint8"))
+    before = reader.fingerprint()
+    assert before == reader.fingerprint()
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    assert made(case, tmp_path / "two", None).fingerprint() == before
+    for file in (tmp_path / "one").rglob("*"):
+        if file.is_file():
+            written = file.stat().st_mtime_ns + 1000
+            os.utime(file, ns=(written, written))
+    assert reader.fingerprint() != before
 
 
 @pytest.mark.parametrize("name", STATES_VOXEL_SIZE)

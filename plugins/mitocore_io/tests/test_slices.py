@@ -163,3 +163,15 @@ def test_slices_without_a_note_are_not_written_into(tmp_path):
     path = save(tmp_path / "raw", s0=plane())
     with pytest.raises(DataError, match="cannot be written into"):
         SlicesWriter(path=path).open("a")
+
+
+def test_the_fingerprint_is_of_the_slices_that_fit_the_pattern(tmp_path):
+    save(tmp_path, raw0=plane(), raw1=plane(), raw2=plane())
+    reader = SlicesReader(path=str(tmp_path / "raw*.png"))
+    before = reader.fingerprint()
+    save(tmp_path, other=plane())
+    assert reader.fingerprint() == before
+    save(tmp_path, raw1=plane(shape=(60, 90)))
+    rewritten = reader.fingerprint()
+    (tmp_path / "raw0.png").unlink()
+    assert len({before, rewritten, reader.fingerprint()}) == 3

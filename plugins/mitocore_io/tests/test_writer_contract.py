@@ -108,8 +108,10 @@ def test_what_is_not_written_is_zero(case, writer):
 def test_every_declared_dtype_comes_back(case, writer):
     for dtype in writer.dtypes:
         array = image(dtype)
-        if dtype in ("uint32", "uint64"):
+        if "int" in dtype and np.dtype(dtype).itemsize > 2:
             array[0, 0, 0, 0] = np.iinfo(dtype).max - 1
+        if dtype.startswith("int"):
+            array[0, 0, 0, 1] = np.iinfo(dtype).min
         if dtype.startswith("float"):
             array /= 7
         name = f"a.{dtype}"
@@ -173,6 +175,32 @@ def test_a_half_written_array_is_resumed_and_finish_may_be_called_again(case, wr
     with reader_of(case, writer).open() as volume:
         assert volume.spec.voxel_size == EDGES
         np.testing.assert_array_equal(volume.read(Roi.whole(SHAPE)), array)
+
+
+def test_writing_anew_into_a_finished_array_leaves_no_mixture_that_passes_as_whole(case, writer):
+    old, new = image(), image() + 200
+    with writer.create(NAME, spec()) as volume:
+        fill(writer, volume, old)
+        volume.finish()
+    with writer.create(NAME, spec(), resume=True) as volume:
+        fill(writer, volume, new, slice(0, 1))  # and killed
+    with pytest.raises(DataError, match=r"not finished|does not exist"):
+        reader_of(case, writer).open()
+    with writer.create(NAME, spec(), resume=True) as volume:
+        fill(writer, volume, new, slice(1, None))
+        volume.finish()
+    with reader_of(case, writer).open() as volume:
+        assert (volume.spec.kind, volume.spec.voxel_size) == (Kind.INSTANCE, EDGES)
+        np.testing.assert_array_equal(volume.read(Roi.whole(SHAPE)), new)
+
+
+def test_a_finished_array_of_other_shape_stays_as_it_is(case, writer):
+    with writer.create(NAME, spec()) as volume:
+        volume.finish()
+    with pytest.raises(DataError, match="what is there is"):
+        writer.create(NAME, replace(spec(), shape=(6, 21, 33)), resume=True)
+    with reader_of(case, writer).open() as volume:
+        assert volume.spec.shape == SHAPE
 
 
 def test_resume_creates_what_the_killed_run_had_not_begun(case, writer):

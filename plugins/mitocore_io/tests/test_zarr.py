@@ -340,3 +340,14 @@ def test_two_processes_write_one_array_at_the_same_time(tmp_path):
         found = volume.read(Roi.whole(spec.shape))[0]
     np.testing.assert_array_equal(found[::2, 0, ::16], [[1, 17], [3, 19]])
     assert found.all()
+
+
+def test_the_fingerprint_is_of_one_array_down_to_its_chunks_and_not_of_its_store(tmp_path):
+    group = zarr.open_group(str(tmp_path / "em.zarr"), mode="w", zarr_format=3)
+    raw = add(group, "raw", (8, 16, 16))
+    reader = ZarrReader(path=str(tmp_path / "em.zarr"), key="raw")
+    before = reader.fingerprint()
+    add(group, "labels", (8, 16, 16))
+    assert reader.fingerprint() == before
+    raw[:8, 8:, 8:] = np.random.default_rng(0).integers(0, 255, (8, 8, 8))
+    assert reader.fingerprint() != before

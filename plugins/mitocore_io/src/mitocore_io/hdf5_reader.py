@@ -1,6 +1,7 @@
 """Reader of datasets in HDF5 files."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,10 @@ class Hdf5Reader(Reader):
         except DataError:
             file.close()
             raise
+
+    def files(self) -> Sequence[Path]:
+        with open_file(Path(self.path), "r") as file:
+            return [Path(self.path), *_linked(dataset_of(file, self.key, self.path), Path(self.path))]
 
 
 class Hdf5Volume(StoredArray):
@@ -93,6 +98,16 @@ def dataset_of(file: Any, key: str, path: str) -> Any:
     name = Path(path).name
     problem = f"{name!r} has no dataset {key!r}" if key else f"{name!r} holds {len(keys)} arrays"
     raise DataError(problem, where=path, hint=hint_of_keys(key, keys))
+
+
+def _linked(dataset: Any, path: Path) -> list[Path]:
+    """Other files that hold voxels of a dataset: of a link, of a virtual or of an external dataset."""
+    own = Path(dataset.file.filename)
+    names = {own.name, *(name for name, *_ in dataset.external or ())}
+    if dataset.is_virtual:
+        names |= {source.file_name for source in dataset.virtual_sources()}
+    others = {own.parent / name for name in names}
+    return sorted(other for other in others if other.is_file() and not other.samefile(path))
 
 
 def keys_of(file: Any) -> list[str]:

@@ -40,20 +40,21 @@ class Hdf5Writer(Writer):
         target, key = targets.named(self.path, name), self.key.replace("{name}", name).strip("/")
         part = targets.part_of(target)
         targets.check_dtype(spec, self.dtypes, "HDF5", str(target))
-        if target.exists() and part.exists():
-            hint = f"delete {part.name}, or move one of them"
-            raise DataError(f"both {target.name!r} and {part.name!r} exist", where=str(part), hint=hint)
         there = target if target.exists() else part
-        if there.exists() and _holds(there, key):
-            if not resume:
-                remedy = "" if "{name}" in self.key else '; or put "{name}" in key'
-                hint = f"write to another file, resume the run that wrote it, or delete it{remedy}"
-                raise DataError(f"{there.name!r} has {key!r} already", where=str(there), hint=hint)
-        else:
-            self._create(target, key, spec)
-            there = part
-        volume = WritableHdf5(there, target, key)
-        targets.check_same(volume, spec, f"{there}::{key}")
+        held = there.exists() and _holds(there, key)
+        if held and not resume:
+            remedy = "" if "{name}" in self.key else '; or put "{name}" in key'
+            hint = f"write to another file, resume the run that wrote it, or delete it{remedy}"
+            raise DataError(f"{there.name!r} has {key!r} already", where=str(there), hint=hint)
+        if held:
+            with WritableHdf5(there, target, key) as found:
+                targets.check_same(found, spec, f"{there}::{key}")
+        if target.exists():
+            targets.unfinish(target)
+        if not held:
+            self._create(part, key, spec)
+        volume = WritableHdf5(part, target, key)
+        volume.unfinish()
         return volume
 
     def open(self, name: str) -> WritableVolume:
@@ -64,13 +65,10 @@ class Hdf5Writer(Writer):
             raise DataError(f"{target.name!r} has no dataset {key!r}", where=str(there))
         return WritableHdf5(there, target, key)
 
-    def _create(self, target: Path, key: str, spec: VolumeSpec) -> None:
-        part = targets.part_of(target)
+    def _create(self, part: Path, key: str, spec: VolumeSpec) -> None:
         several = len(spec.channels) > 1
         chunk = tuple(min(c, n) for c, n in zip(self.chunks, spec.shape, strict=True))
         try:
-            if target.exists():
-                target.replace(part)
             part.parent.mkdir(parents=True, exist_ok=True)
             with h5py.File(part, "a") as file:
                 dataset = file.create_dataset(
@@ -106,9 +104,12 @@ class WritableHdf5(StoredArray, WritableVolume):
         self._array[self._axes.index(roi)] = self._axes.lay_out(values)
         self._file.flush()
 
+    def unfinish(self) -> None:
+        """Note that the dataset is being written."""
+        self._note(writing=True)
+
     def finish(self) -> None:
-        self._array.attrs["mitocore"] = json.dumps(attributes.attributes(self._spec)["mitocore"])
-        self._file.flush()
+        self._note(writing=False)
         if not targets.part_of(self._target).exists():
             return
         waiting = [key for key in keys_of(self._file) if attributes.record(dict(self._file[key].attrs)).writing]
@@ -123,6 +124,10 @@ class WritableHdf5(StoredArray, WritableVolume):
 
     def close(self) -> None:
         self._file.close()
+
+    def _note(self, *, writing: bool) -> None:
+        self._array.attrs["mitocore"] = json.dumps(attributes.attributes(self._spec, writing=writing)["mitocore"])
+        self._file.flush()
 
 
 def _holds(path: Path, key: str) -> bool:

@@ -11,6 +11,7 @@ from mitocore import Kind, Roi, Shape, VolumeSpec
 from mitocore_io.axes import Axes
 from mitocore_io.ngff import LABELS
 
+_PROBABLY_IDS = ("bool", "uint32", "uint64", "int32", "int64")  # or a mask, where nothing says what they are
 _SMALLEST_PLANE = 256  # voxels: a viewer shows such a plane at once
 
 
@@ -51,7 +52,7 @@ def fill(fine: Any, coarse: Any, axes_names: str, spec: VolumeSpec) -> None:
     """
     source, target = Axes.of(fine.shape, axes_names, ""), Axes.of(coarse.shape, axes_names, "")
     z, y, x = (max(1, round(a / b)) for a, b in zip(source.volume, target.volume, strict=True))
-    nearest = spec.kind in LABELS or (spec.kind is Kind.IMAGE and spec.dtype in ("bool", "uint32", "uint64"))
+    nearest = spec.kind in LABELS or (spec.kind is Kind.IMAGE and spec.dtype in _PROBABLY_IDS)
     for roi in _boxes(target.volume, target.of_volume(coarse.chunks)):
         start, stop = ((a * z, b * y, c * x) for a, b, c in (roi.start, roi.stop))
         inside = Roi(start, stop).clip(Roi.whole(source.volume))

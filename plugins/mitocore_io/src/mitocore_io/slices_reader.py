@@ -38,6 +38,9 @@ class SlicesReader(Reader):
         spec = attributes.volume_spec(axes, np.dtype(form.dtype), chunks, noted, self.voxel_size, self.path)
         return SlicesVolume(files, spec)
 
+    def files(self) -> Sequence[Path]:
+        return _files(self.path)
+
 
 class SlicesVolume(Volume):
     """Slices, opened one at a time, and only those that are asked for."""

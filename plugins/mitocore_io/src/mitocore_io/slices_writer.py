@@ -33,7 +33,11 @@ class SlicesWriter(Writer):
         part = targets.part_of(target)
         if not resume:
             targets.refuse_taken(target, self.path)
-        if not target.exists() and not (part / NOTE).is_file():
+        if target.exists():
+            with self.open(name) as finished:
+                targets.check_same(finished, spec, str(target))
+            targets.unfinish(target)
+        elif not (part / NOTE).is_file():
             try:
                 part.mkdir(parents=True, exist_ok=True)
             except OSError as error:

@@ -67,6 +67,18 @@ def refuse_taken(target: Path, path: str) -> None:
         raise DataError(f"{part.name!r} exists: another run or array is not finished", where=str(part), hint=hint)
 
 
+def unfinish(target: Path) -> None:
+    """Call a finished file or folder unfinished again: written into and then left, it would pass as whole."""
+    part = part_of(target)
+    if part.exists():
+        hint = f"delete {part.name}, or move one of them"
+        raise DataError(f"both {target.name!r} and {part.name!r} exist", where=str(part), hint=hint)
+    try:
+        target.replace(part)
+    except OSError as error:
+        raise DataError(f"{target.name!r} cannot be renamed: {error.strerror}", where=str(target)) from error
+
+
 def hint_of_keys(wanted: str, keys: Sequence[str], most: int = 12) -> str:
     """What to type instead of a key that is not there."""
     if not keys:

@@ -78,8 +78,8 @@ def _inverse(resolution: tuple[int, int]) -> float:
 def flavour(spec: VolumeSpec) -> dict[str, Any]:
     """Arguments that make tifffile write a file other programs understand best.
 
-    ImageJ's metadata where ImageJ takes the dtype and size, OME-XML where OME takes the dtype, and neither for uint64
-    and float16. BigTIFF from 2 GiB on.
+    ImageJ's metadata where ImageJ takes the dtype and size, OME-XML where OME takes the dtype, and neither for 64-bit
+    integers and float16. BigTIFF from 2 GiB on.
     """
     size = len(spec.channels) * spec.shape[0] * spec.shape[1] * spec.shape[2] * np.dtype(spec.dtype).itemsize
     metadata: dict[str, Any] = {"axes": "ZCYX"}
@@ -90,7 +90,7 @@ def flavour(spec: VolumeSpec) -> dict[str, Any]:
             metadata.update(spacing=micrometres[0], unit="um")
             arguments.update(resolution=(1 / micrometres[2], 1 / micrometres[1]), resolutionunit="NONE")
         arguments["imagej"] = True
-    elif spec.dtype not in ("uint64", "float16"):
+    elif spec.dtype not in ("uint64", "int64", "float16"):
         for axis, edge in zip("ZYX", micrometres, strict=False):
             metadata.update({f"PhysicalSize{axis}": edge, f"PhysicalSize{axis}Unit": "µm"})
         arguments["ome"] = True

@@ -15,14 +15,14 @@ from mitocore_io.tiff_reader import TiffReader
 class TiffWriter(Writer):
     """One uncompressed TIFF volume per array, pages by z and then channel; BigTIFF from 2 GiB on.
 
-    ImageJ metadata for uint8, uint16 and float32 below 2 GiB, OME-XML for other sizes and uint32, a plain TIFF for
-    uint64 and float16. The file has its full length from the start and is called `<name>.part` until it is finished.
-    `{name}` in `path` is the name of the array; more than one array needs it.
+    ImageJ metadata for uint8, uint16 and float32 below 2 GiB, OME-XML for other sizes, float64 and other integers of up
+    to 32 bits, a plain TIFF for integers of 64 bits and float16. The file has its full length from the start and is
+    called `<name>.part` until it is finished. `{name}` in `path` is the name of the array; several arrays need it.
     """
 
     order: ClassVar[Literal["any", "planes"]] = "planes"
     sharing: ClassVar[Literal["processes", "threads", "one"]] = "one"
-    dtypes: ClassVar[tuple[str, ...]] = ("uint8", "uint16", "uint32", "uint64", "float16", "float32")
+    dtypes: ClassVar[tuple[str, ...]] = tuple(dtype for dtype in Writer.dtypes if dtype != "bool")
 
     def create(self, name: str, spec: VolumeSpec, *, resume: bool = False) -> WritableVolume:
         target = targets.named(self.path, name)
@@ -30,7 +30,11 @@ class TiffWriter(Writer):
         targets.check_dtype(spec, self.dtypes, "TIFF", str(target))
         if not resume:
             targets.refuse_taken(target, self.path)
-        if not target.exists() and not _is_laid_out(part):
+        if target.exists():
+            with self.open(name) as finished:
+                targets.check_same(finished, spec, str(target))
+            targets.unfinish(target)
+        elif not _is_laid_out(part):
             _lay_out(part, spec)
         volume = self.open(name)
         targets.check_same(volume, spec, str(target))

@@ -1,5 +1,6 @@
 """Reader of zarr: plain arrays, groups, OME-NGFF multiscales, and the layout of Catena."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,26 +32,31 @@ class ZarrReader(Reader):
     """Names of the array's axes, such as "zcyx", where they are not the usual ones and the store does not say."""
 
     def open(self) -> Volume:
-        root = Path(self.path)
-        node = node_of(root, self.key)
+        node, level, names = self._array()
         where = str(node)
-        found = multiscale_at(node)
-        if found:
-            if self.level >= len(found.levels):
-                problem = f"level {self.level} is not there: there are {len(found.levels)}, from 0"
-                raise DataError(problem, where=where, hint=f"level = {len(found.levels) - 1}")
-            level: Level | None = found.levels[self.level]
-            node = node / found.levels[self.level].path
-            names = found.axes
-        elif self.level:
-            raise DataError(f"level {self.level} of one array, which has no levels", where=where, hint="level = 0")
-        else:
-            level, names = _level_above(node)
         array = open_array(node, "r")
         axes = Axes.of(array.shape, self.axes or names, where)
         noted = noted_at(node, level)
         spec = attributes.volume_spec(axes, np.dtype(array.dtype), array.chunks, noted, self.voxel_size, where)
         return StoredArray(array, axes, spec, where)
+
+    def files(self) -> Sequence[Path]:
+        return [self._array()[0]]  # not what stands beside the array in its store, such as the results of a run
+
+    def _array(self) -> tuple[Path, Level | None, str | None]:
+        """The folder of the array, the level of a multiscale that it is, and the names of its axes."""
+        node = node_of(Path(self.path), self.key)
+        found = multiscale_at(node)
+        if found:
+            if self.level >= len(found.levels):
+                problem = f"level {self.level} is not there: there are {len(found.levels)}, from 0"
+                raise DataError(problem, where=str(node), hint=f"level = {len(found.levels) - 1}")
+            level = found.levels[self.level]
+            return node / level.path, level, found.axes
+        if self.level:
+            problem = f"level {self.level} of one array, which has no levels"
+            raise DataError(problem, where=str(node), hint="level = 0")
+        return node, *_level_above(node)
 
 
 def noted_at(node: Path, level: Level | None) -> Record:

@@ -53,6 +53,7 @@ class ZarrWriter(Writer):
             self._create(node, spec)
         volume = self._open(node, name)
         targets.check_same(volume, spec, str(node))
+        volume.unfinish()
         return volume
 
     def open(self, name: str) -> WritableVolume:
@@ -140,10 +141,24 @@ class WritableZarr(StoredArray, WritableVolume):
     def write(self, roi: Roi, values: NDArray[Any]) -> None:
         self._array[self._axes.index(roi)] = self._axes.lay_out(values)
 
+    def unfinish(self) -> None:
+        """Note that the array is being written, and drop the coarser levels, which will not show what is written."""
+        self._note(writing=True)
+        found = multiscale_at(self._node)
+        if found:
+            group = zarr.open_group(str(self._node), mode="r+", zarr_format=format_of(self._node))
+            for name in ngff.attributes(self._spec, self._name, [], self._writer.version):
+                del group.attrs[name]
+            for level in found.levels[1:]:
+                del group[level.path]
+
     def finish(self) -> None:
         if not is_array(self._node):
             self._build_levels()
-        noted = attributes.attributes(self._spec)
+        self._note(writing=False)
+
+    def _note(self, *, writing: bool) -> None:
+        noted = attributes.attributes(self._spec, writing=writing)
         self._array.update_attributes({"mitocore": noted["mitocore"]})
 
     def _build_levels(self) -> None:
