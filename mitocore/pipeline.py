@@ -155,6 +155,7 @@ def plan(config: PipelineConfig, registry: Registry, volume: VolumeSpec | None =
     if findings:
         raise together(findings)
     saved = _saved(config, steps, arrays)
+    _has_room(config, saved)
     if volume is None:
         return Plan(config, tuple(steps), saved, None, 0, tuple(notes))
     steps = [_sized(step, volume, config) for step in steps]
@@ -379,6 +380,24 @@ def _saved(config: PipelineConfig, steps: list[PlannedStep], arrays: Mapping[str
             raise WiringError(f"no step gives {name!r}", where=where, hint=near(name, have))
         saved.append(SavedArray(name, arrays[name], _file_dtype(name, arrays[name], config.writer, where)))
     return tuple(saved)
+
+
+def _has_room(config: PipelineConfig, saved: tuple[SavedArray, ...]) -> None:
+    """Refuse an output that cannot be made, before anything is computed for it."""
+    writer, where = config.writer, config.document.where("output", "path")
+    if writer is None:
+        return
+    path = Path(writer.path.rstrip("/"))
+    if writer.holds == "one" and len(saved) > 1 and "{name}" not in writer.path:
+        spot = path.with_name(f"{path.stem}.{{name}}{path.suffix}").name
+        names = ", ".join(array.name for array in saved)
+        raise WiringError(f"{path.name!r} holds one array, not {names}", where=where, hint=f"path = {spot!r}")
+    if "://" in writer.path:
+        return
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        problem = "is a file" if there.is_file() else "cannot be written to"
+        raise DataError(f"{str(there)!r} {problem}", where=where, hint="another path in [output]")
 
 
 def _file_dtype(name: str, spec: ArraySpec, writer: Writer | None, where: str) -> str:

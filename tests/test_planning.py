@@ -4,9 +4,12 @@ import sys
 from importlib.metadata import distributions, entry_points
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from mitocore import Kind, Pipeline, Step
 from mitocore import pipeline as planning
+from mitocore.builtin.postprocess import Threshold
 from mitocore.config.pipeline import configure
 from mitocore.config.toml import read
 from mitocore.errors import ConfigError, DataError, PluginError, ResourceError, WiringError
@@ -15,6 +18,7 @@ from mitocore.header import WeightsHeader
 from mitocore.pipeline import plan
 from mitocore.registry import API_GROUP, discover
 from mitocore.specs import VolumeSpec, Window
+from mitocore_rsunet.instances import ConnectedComponents
 
 FIXTURES = Path(__file__).parent / "fixtures"
 sys.path.insert(0, str(FIXTURES / "modules"))
@@ -382,3 +386,15 @@ def test_an_array_in_memory_is_planned_by_its_header(registry, tmp_path):
 def test_blocks_are_no_larger_than_the_volume(planned):
     assert planned(PROBABILITY, MASK, OBJECTS).steps[1].block == (24, 64, 64)
     assert planned(PROBABILITY, MASK, OBJECTS, "[run]\nblock = [5, 100, 7]\n").steps[1].block == (5, 64, 7)
+
+
+def test_several_arrays_for_a_file_of_one_are_refused_before_anything_is_computed(tmp_path):
+    steps = [Step(Threshold(), name="mask"), Step(ConnectedComponents(), name="cc")]
+    values, save = np.zeros((2, 4, 4), "f4"), ["mask.mask", "cc.instances"]
+    with pytest.raises(WiringError, match=r"holds one array") as refused:
+        Pipeline(steps).plan(values, kind=Kind.PROBABILITY, save=save, output=tmp_path / "out.npy")
+    assert "out.{name}.npy" in refused.value.hint
+    Pipeline(steps).plan(values, kind=Kind.PROBABILITY, save=save, output=tmp_path / "out.{name}.npy")
+    (tmp_path / "file").write_text("", "utf-8")
+    with pytest.raises(DataError, match="is a file"):
+        Pipeline(steps).plan(values, kind=Kind.PROBABILITY, output=tmp_path / "file" / "out.npy")

@@ -27,6 +27,7 @@ class NpyWriter(Writer):
     """
 
     sharing: ClassVar[Literal["processes", "threads", "one"]] = "threads"
+    holds: ClassVar[Literal["one", "many"]] = "one"
 
     def create(self, name: str, spec: VolumeSpec, *, resume: bool = False) -> WritableVolume:
         final, part = self._paths(name)

@@ -16,6 +16,8 @@ class Writer(Component):
     """In which order boxes may arrive: any, or whole planes in ascending z."""
     sharing: ClassVar[Literal["processes", "threads", "one"]] = "one"
     """Who may write at the same time: zarr processes, MRC memory map threads, HDF5 one."""
+    holds: ClassVar[Literal["one", "many"]] = "many"
+    """How many arrays one path holds; "one": several need `{name}` in the path."""
     lossy: ClassVar[bool] = False
     """Whether values change on the way, as in JPEG; masks, classes and ids are then refused (WiringError)."""
     dtypes: ClassVar[tuple[str, ...]] = (

@@ -98,6 +98,17 @@ def test_a_region_of_two_volumes_is_compared(work, succeeds):
     assert json.loads(succeeds(*arguments, "--roi", "0:12,:,:"))["voxel"]["iou"] == 1
 
 
+def test_a_value_of_the_truth_can_be_left_out(work, succeeds):
+    predicted = (np.load("truth.npy") > 0).astype("u1")
+    truth = predicted.copy()
+    truth[:4] = 255
+    np.save("predicted.npy", predicted)
+    np.save("partly.npy", truth)
+    arguments = ("evaluate", "predicted.npy", "partly.npy", "--metric", "voxel", "--kind", "mask", "--json")
+    assert json.loads(succeeds(*arguments))["voxel"]["iou"] < 1
+    assert json.loads(succeeds(*arguments, "--ignore", "255"))["voxel"]["iou"] == 1
+
+
 def test_weights_are_added_listed_shown_and_removed(work, weights_of, succeeds, refused):
     weights_of(work / "best.safetensors", widths=[4, 4, 6])
     assert "mine" in succeeds("weights", "add", "best.safetensors", "--name", "mine")

@@ -21,6 +21,7 @@ class SlicesWriter(Writer):
     """
 
     order: ClassVar[Literal["any", "planes"]] = "planes"
+    holds: ClassVar[Literal["one", "many"]] = "one"
     sharing: ClassVar[Literal["processes", "threads", "one"]] = "one"
     dtypes: ClassVar[tuple[str, ...]] = ("bool", "uint8", "uint16")
 

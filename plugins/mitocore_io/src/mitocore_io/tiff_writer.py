@@ -21,6 +21,7 @@ class TiffWriter(Writer):
     """
 
     order: ClassVar[Literal["any", "planes"]] = "planes"
+    holds: ClassVar[Literal["one", "many"]] = "one"
     sharing: ClassVar[Literal["processes", "threads", "one"]] = "one"
     dtypes: ClassVar[tuple[str, ...]] = tuple(dtype for dtype in Writer.dtypes if dtype != "bool")
 
