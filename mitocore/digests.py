@@ -35,7 +35,7 @@ def code_of(component: Component) -> str:
     if hasattr(module, "__path__"):
         return _source(tuple(module.__path__))
     file = getattr(module, "__file__", None)
-    return _source((file,)) if file else short(inspect.getsource(type(component)))  # typed into a session
+    return _source((file,)) if file else short(inspect.getsource(type(component)))  # typed at a prompt
 
 
 @cache
