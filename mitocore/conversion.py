@@ -68,5 +68,5 @@ def convert(
                 workspace = Workspace(folder, InProcess(), lock, progress)
                 order, begin = writer.order, as_shape(region.start)
                 passes.export(Opened(volume), None, copy, order, workspace, "convert", origin=begin)
-                copy.finish()
+                copy.finish(lambda done, total: progress("finish", done, total))
                 return copy.spec

@@ -97,7 +97,7 @@ class Outputs:
             volume = self._create(saved, self._exported_dtype(saved, source, objects), digest)
             journal = self._journal(name, digest)
             passes.export(source, saved.spec, volume, self.writer.order, self.workspace, journal)
-        volume.finish()
+        volume.finish(lambda done, total: self.workspace.progress(f"{name}: finish", done, total))
         volume.close()
 
     def _journal(self, name: str, digest: str) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mitocore.errors import DataError, ResourceError
 from mitocore.geometry import Roi, VoxelSize, as_shape
-from mitocore.interfaces import Reader, Volume, WritableVolume, Writer
+from mitocore.interfaces import Progress, Reader, Volume, WritableVolume, Writer
 from mitocore.specs import VolumeSpec
 
 
@@ -116,7 +116,7 @@ class _Mapped(WritableVolume):
     def write(self, roi: Roi, values: NDArray[Any]) -> None:
         self._open()[(slice(None), *roi.slices)] = values
 
-    def finish(self) -> None:
+    def finish(self, progress: Progress = lambda _done, _total: None) -> None:
         if self._final and self._part and self._part.exists():
             if isinstance(array := self._open(), np.memmap):
                 array.flush()

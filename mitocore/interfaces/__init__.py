@@ -15,7 +15,7 @@ from mitocore.interfaces.postprocessor import (
 from mitocore.interfaces.reader import Reader
 from mitocore.interfaces.sampler import Crop, LabelledVolume, Sampler, SamplerIndex
 from mitocore.interfaces.target import Labels, Target
-from mitocore.interfaces.volume import Volume, WritableVolume
+from mitocore.interfaces.volume import Progress, Volume, WritableVolume
 from mitocore.interfaces.writer import Writer
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Model",
     "Normalizer",
     "PostProcessor",
+    "Progress",
     "Reader",
     "Sampler",
     "SamplerIndex",

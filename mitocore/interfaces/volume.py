@@ -1,12 +1,16 @@
 """Open arrays, read and written box by box."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, Self
 
 from numpy.typing import NDArray
 
 from mitocore.geometry import Roi
 from mitocore.specs import VolumeSpec
+
+Progress = Callable[[int, int], None]
+"""Told how much is done, and of how much."""
 
 
 class Volume(ABC):
@@ -42,6 +46,6 @@ class WritableVolume(Volume):
         """Store `values` (c, z, y, x) at `roi`, durably enough to survive the death of this process.
         Boxes written at the same time never share a chunk."""
 
-    def finish(self) -> None:
+    def finish(self, progress: Progress = lambda _done, _total: None) -> None:
         """Make the array final: header statistics, pyramid levels, rename of a `.part` file. Called once, by the
-        driver, after the last write; calling it again after a crash is allowed."""
+        driver, after the last write; calling it again after a crash is allowed. What takes long tells `progress`."""

@@ -351,3 +351,12 @@ def test_the_fingerprint_is_of_one_array_down_to_its_chunks_and_not_of_its_store
     assert reader.fingerprint() == before
     raw[:8, 8:, 8:] = np.random.default_rng(0).integers(0, 255, (8, 8, 8))
     assert reader.fingerprint() != before
+
+
+def test_the_coarser_levels_report_how_far_they_are(tmp_path):
+    writer = ZarrWriter(path=str(tmp_path / "em.zarr"), chunks=(8, 8, 8), levels=3)
+    told = []
+    with writer.create("raw", VolumeSpec((8, 32, 32), "uint8")) as volume:
+        volume.finish(lambda done, total: told.append((done, total)))
+    (done, total) = told[-1]
+    assert done == total == len(told) > 2

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from mitocore import DataError, Roi, VolumeSpec, WritableVolume, Writer
+from mitocore.interfaces import Progress
 from mitocore_io import attributes, targets
 from mitocore_io.axes import Axes
 from mitocore_io.hdf5_reader import axes_noted, keys_of, open_file
@@ -108,7 +109,7 @@ class WritableHdf5(StoredArray, WritableVolume):
         """Note that the dataset is being written."""
         self._note(writing=True)
 
-    def finish(self) -> None:
+    def finish(self, progress: Progress = lambda _done, _total: None) -> None:
         self._note(writing=False)
         if not targets.part_of(self._target).exists():
             return

@@ -45,8 +45,14 @@ def coarser(shape: Shape, factor: Shape) -> Shape:
     return z, y, x
 
 
-def fill(fine: Any, coarse: Any, axes_names: str, spec: VolumeSpec) -> None:
-    """Fill the coarse array from the fine one, one chunk of it at a time.
+def boxes(coarse: Any, axes_names: str) -> int:
+    """In how many chunks a coarse array is filled."""
+    target = Axes.of(coarse.shape, axes_names, "")
+    return sum(1 for _ in _boxes(target.volume, target.of_volume(coarse.chunks)))
+
+
+def filled(fine: Any, coarse: Any, axes_names: str, spec: VolumeSpec) -> Iterator[Roi]:
+    """Fill the coarse array from the fine one; gives each chunk of it when it is filled.
 
     Labels keep their values (the first voxel of each cell is taken); images and probabilities are averaged.
     """
@@ -59,6 +65,7 @@ def fill(fine: Any, coarse: Any, axes_names: str, spec: VolumeSpec) -> None:
         values = source.arrange(fine[source.index(inside)])
         cells = values[:, ::z, ::y, ::x] if nearest else _mean(values, (z, y, x))
         coarse[target.index(roi)] = target.lay_out(cells.astype(coarse.dtype, copy=False))
+        yield roi
 
 
 def _boxes(shape: Shape, chunk: Shape) -> Iterator[Roi]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mitocore import DataError, Roi, VolumeSpec, WritableVolume, Writer
+from mitocore.interfaces import Progress
 from mitocore_io import attributes, png, targets
 from mitocore_io.axes import Axes
 from mitocore_io.slices_reader import NOTE, slice_of
@@ -94,7 +95,7 @@ class WritableSlices(WritableVolume):
                 whole[roi.slices[1:]] = plane
             _replace(self._file(z), png.encode(whole.astype(self._spec.dtype, copy=False)))
 
-    def finish(self) -> None:
+    def finish(self, progress: Progress = lambda _done, _total: None) -> None:
         empty = np.zeros(self._spec.shape[1:], self._spec.dtype)
         for z in range(self._spec.shape[0]):
             if not self._file(z).exists():

@@ -7,6 +7,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from mitocore import DataError, Roi, VolumeSpec, WritableVolume, Writer
+from mitocore.interfaces import Progress
 from mitocore_io import targets
 from mitocore_io.tiff_metadata import flavour
 from mitocore_io.tiff_reader import TiffReader
@@ -82,7 +83,7 @@ class WritableTiff(WritableVolume):
     def write(self, roi: Roi, values: NDArray[Any]) -> None:
         self._volume.write(roi, values)
 
-    def finish(self) -> None:
+    def finish(self, progress: Progress = lambda _done, _total: None) -> None:
         if self._path == self._target:
             return
         self._volume.close()  # Windows renames no open file

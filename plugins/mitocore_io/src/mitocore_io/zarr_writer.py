@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
 from mitocore import DataError, Roi, Shape, VolumeSpec, VoxelSize, WritableVolume, Writer
+from mitocore.interfaces import Progress
 from mitocore_io import attributes, ngff, pyramid, targets
 from mitocore_io.axes import Axes
 from mitocore_io.ngff import Version
@@ -152,16 +153,16 @@ class WritableZarr(StoredArray, WritableVolume):
             for level in found.levels[1:]:
                 del group[level.path]
 
-    def finish(self) -> None:
+    def finish(self, progress: Progress = lambda _done, _total: None) -> None:
         if not is_array(self._node):
-            self._build_levels()
+            self._build_levels(progress)
         self._note(writing=False)
 
     def _note(self, *, writing: bool) -> None:
         noted = attributes.attributes(self._spec, writing=writing)
         self._array.update_attributes({"mitocore": noted["mitocore"]})
 
-    def _build_levels(self) -> None:
+    def _build_levels(self, progress: Progress) -> None:
         """Make the coarser levels, or bring those there are up to date, and say in the group what they are."""
         found = multiscale_at(self._node)
         group = zarr.open_group(str(self._node), mode="r+", zarr_format=format_of(self._node))
@@ -170,9 +171,11 @@ class WritableZarr(StoredArray, WritableVolume):
         else:
             factors = pyramid.factors(self._spec, self._writer.levels)
             coarse = [self._add_level(group, level, factor) for level, factor in enumerate(factors) if level]
-        fine = self._array
+        fine, done, total = self._array, 0, sum(pyramid.boxes(array, self._axes.names) for array in coarse)
         for array in coarse:
-            pyramid.fill(fine, array, self._axes.names, self._spec)
+            for _ in pyramid.filled(fine, array, self._axes.names, self._spec):
+                done += 1
+                progress(done, total)
             fine = array
         if not found:
             group.update_attributes(ngff.attributes(self._spec, self._name, factors, self._writer.version))
