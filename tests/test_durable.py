@@ -1,6 +1,7 @@
 import json
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,15 @@ from mitocore.durable import replaced, sync_folder, write_json, write_npy
 from mitocore.errors import DataError, ResourceError
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """The system refuses files of more than 4 KiB, as a full disk would."""
+    """The system refuses files of more than 4 KiB, as a full disk would; the report of the tests may be one of them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_file_appears_under_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
@@ -54,12 +57,11 @@ def test_json_is_readable_and_ends_with_a_line_break(tmp_path: Path) -> None:
     assert text.endswith("\n")
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_full_disk_is_a_lack_of_resources_that_names_the_file(tmp_path: Path) -> None:
-    with pytest.raises(ResourceError, match=r"a\.npy' cannot be written") as error:
+    with small_files(), pytest.raises(ResourceError, match=r"a\.npy' cannot be written") as error:
         write_npy(tmp_path / "a.npy", np.ones(10_000))
     assert "disk space" in error.value.hint
-    with pytest.raises(ResourceError, match=r"a\.json' cannot be written: File too large"):
+    with small_files(), pytest.raises(ResourceError, match=r"a\.json' cannot be written: File too large"):
         write_json(tmp_path / "a.json", "x" * 10_000)
     assert not [*tmp_path.iterdir()]
 
