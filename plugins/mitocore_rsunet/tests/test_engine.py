@@ -37,6 +37,8 @@ class Lock:
 
 
 class Array:
+    voxel_bytes = 8
+
     def __init__(self, values):
         self.values = values
 
