@@ -62,8 +62,9 @@ class PlannedStep:
         """Bytes of scratch per voxel of the volume."""
         if self.scope == "computed":
             return 0
-        sizes = {name: len(spec.channels) * int(_bytes(spec.stored)) for name, spec in self.gives.items()}
-        return sum(sizes.values()) + (4 if self.scope == "stitched" else 0)
+        return sum(_stored_bytes(spec, spec.stored) for spec in self.gives.values()) + (
+            4 if self.scope == "stitched" else 0
+        )
 
 
 @dataclass(frozen=True)
@@ -489,7 +490,7 @@ def _affordable(ready: Plan) -> None:
                 else 'a smaller run.block, or memory = "…" in [run]',
             )
     scratch = sum(step.scratch for step in ready.steps) * _voxels(ready.volume.shape)
-    output = sum(len(s.spec.channels) * _bytes(s.dtype) for s in ready.saved) * _voxels(ready.volume.shape)
+    output = sum(_stored_bytes(s.spec, s.dtype) for s in ready.saved) * _voxels(ready.volume.shape)
     folder = Path(ready.config.run.folder or ".")
     free = shutil.disk_usage(next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())).free
     if scratch + output > free:
@@ -528,6 +529,11 @@ def available_memory() -> int:
 
 def _voxels(shape: Shape) -> int:
     return shape[0] * shape[1] * shape[2]
+
+
+def _stored_bytes(spec: ArraySpec, dtype: str) -> int:
+    """Bytes per voxel on disk; ids take four unless there are more than 4 billion objects."""
+    return len(spec.channels) * min(_bytes(dtype), 4 if spec.kind is Kind.INSTANCE else 8)
 
 
 def _bytes(dtype: str) -> int:

@@ -80,8 +80,10 @@ def peak(folder, depth):
         mask.finish()
     text = PIPELINE.format(path=f"{name}-mask.zarr", kind="mask", more="", output=name, block=[128, 512, 512])
     (folder / f"{name}.toml").write_text(text, "utf-8")
-    _, status, usage = os.wait4(run(folder, name).pid, 0)
-    assert status == 0
+    process = run(folder, name)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
     return usage.ru_maxrss / 1024
 
 
