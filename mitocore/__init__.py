@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mitocore.interfaces import Metric as Metric
     from mitocore.interfaces import Model as Model
     from mitocore.interfaces import Normalizer as Normalizer
+    from mitocore.interfaces import ObjectwisePostProcessor as ObjectwisePostProcessor
     from mitocore.interfaces import Reader as Reader
     from mitocore.interfaces import Sampler as Sampler
     from mitocore.interfaces import SamplerIndex as SamplerIndex
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from mitocore.interfaces import StitchedPostProcessor as StitchedPostProcessor
     from mitocore.interfaces import Target as Target
     from mitocore.interfaces import Volume as Volume
+    from mitocore.interfaces import WholePostProcessor as WholePostProcessor
     from mitocore.interfaces import WritableVolume as WritableVolume
     from mitocore.interfaces import Writer as Writer
     from mitocore.pipeline import Plan as Plan
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from mitocore.specs import ArraySpec as ArraySpec
     from mitocore.specs import Head as Head
     from mitocore.specs import Kind as Kind
+    from mitocore.specs import Lattice as Lattice
     from mitocore.specs import Need as Need
     from mitocore.specs import VolumeSpec as VolumeSpec
     from mitocore.specs import Window as Window
@@ -84,12 +87,12 @@ _HOME = {
     "mitocore.geometry": "Roi Shape SizeOption VoxelSize VoxelSizeOption as_shape size_in_voxels",
     "mitocore.header": "WeightsHeader",
     "mitocore.interfaces": (
-        "Augment Block Crop LabelledVolume Labels LocalPostProcessor Loss Metric Model Normalizer Reader Sampler "
-        "SamplerIndex Stats StitchedPostProcessor Target Volume WritableVolume Writer"
+        "Augment Block Crop LabelledVolume Labels LocalPostProcessor Loss Metric Model Normalizer ObjectwisePostProcessor "
+        "Reader Sampler SamplerIndex Stats StitchedPostProcessor Target Volume WholePostProcessor WritableVolume Writer"
     ),
     "mitocore.pipeline": "Plan",
     "mitocore.runs": "Pipeline Result Step evaluate load train",
-    "mitocore.specs": "ArraySpec Head Kind Need VolumeSpec Window",
+    "mitocore.specs": "ArraySpec Head Kind Lattice Need VolumeSpec Window",
     "mitocore.stitch": "LINK touching unite",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}

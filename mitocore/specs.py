@@ -91,6 +91,19 @@ class Head:
     auxiliary: bool = False  # used by losses only; absent at inference
 
 
+@dataclass(frozen=True, slots=True)
+class Lattice:
+    """Tiles that a *result* is defined on: anchored at voxel 0 of the volume, an option of the component, so part of
+    its digest. `halo` voxels of context are read around each tile, clipped at the volume's faces."""
+
+    tile: Shape = (128, 256, 256)
+    halo: Shape = (16, 32, 32)
+
+    def __post_init__(self) -> None:  # ValueError: pydantic, the loader and the kit translate it to ConfigError
+        if min(self.tile) < 1 or min(self.halo) < 0:
+            raise ValueError(f"tile {self.tile} has an empty axis, or halo {self.halo} a negative one")
+
+
 Axis = int | Literal["all"]
 
 

@@ -67,8 +67,11 @@ class RunTable(_Table):
 
     folder: str | None = None
     """The run folder: state, scratch and record. Default: runs/<name of the TOML file>."""
+    engine: Literal["threads", "processes"] = "threads"
+    """What works on blocks beside this program's own thread. Processes are for steps whose Python code keeps threads
+    waiting for each other; each takes a second to start. The network runs in this process either way."""
     workers: NonNegativeInt | Literal["auto"] = "auto"
-    """Threads that work on blocks; 0 works in the calling thread. "auto": one per core."""
+    """How many blocks are worked on at the same time; 0 works in the calling thread. "auto": one per core."""
     block: Annotated[Shape, AfterValidator(_positive)] = (128, 512, 512)
     """Unit of work in voxels, (z, y, x)."""
     memory: Annotated[PositiveInt | Literal["auto"], BeforeValidator(bytes_of)] = "auto"

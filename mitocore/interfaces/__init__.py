@@ -9,8 +9,10 @@ from mitocore.interfaces.postprocessor import (
     OBJECT,
     Block,
     LocalPostProcessor,
+    ObjectwisePostProcessor,
     PostProcessor,
     StitchedPostProcessor,
+    WholePostProcessor,
 )
 from mitocore.interfaces.reader import Reader
 from mitocore.interfaces.sampler import Crop, LabelledVolume, Sampler, SamplerIndex
@@ -30,6 +32,7 @@ __all__ = [
     "Metric",
     "Model",
     "Normalizer",
+    "ObjectwisePostProcessor",
     "PostProcessor",
     "Progress",
     "Reader",
@@ -39,6 +42,7 @@ __all__ = [
     "StitchedPostProcessor",
     "Target",
     "Volume",
+    "WholePostProcessor",
     "WritableVolume",
     "Writer",
 ]

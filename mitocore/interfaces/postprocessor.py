@@ -7,10 +7,11 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import PositiveInt
 
 from mitocore.component import Component
 from mitocore.geometry import Roi, Shape, VoxelSize
-from mitocore.specs import ArraySpec, Need, VolumeSpec
+from mitocore.specs import ArraySpec, Lattice, Need, VolumeSpec
 from mitocore.stitch import touching, unite
 
 OBJECT = [("first", "u8"), ("size", "u8")]  # the engine's columns; `columns()` adds the author's
@@ -90,6 +91,14 @@ class StitchedPostProcessor(PostProcessor):
     link_over: ClassVar[Literal["faces", "blocks"]] = "faces"
     """What `link` is called with: the slabs along the upper faces; or whole blocks, for pairs inside a block too."""
 
+    def lattice(self) -> Lattice | None:
+        """Tiles that the result is defined on, for methods that blocks would change (watershed, agglomeration).
+
+        The tiles are then the blocks of this step, whatever `run.block` says, with the halo of the lattice. Return one
+        of your own options, so that it is part of the digest.
+        """
+        return None
+
     def rereads(self) -> tuple[str, ...]:
         """Inputs that `link` and `relabel` read again; their blocks hold no others."""
         return ()
@@ -145,3 +154,56 @@ class StitchedPostProcessor(PostProcessor):
     def relabel(self, block: Block, ids: NDArray[np.uint64], final: NDArray[np.uint64]) -> Mapping[str, NDArray[Any]]:
         """Outputs over `block.write`. Default: look `ids` up in `final`."""
         return {"instances": final[ids][None]}
+
+
+class ObjectwisePostProcessor(PostProcessor):
+    """Each connected component of a mask is processed on its own, on its bounding box.
+
+    This *defines* the result; it is not an optimisation. A component that crosses blocks is loaded whole, so blocks
+    cannot show. One component must fit in memory, the volume need not. At most one output holds instances.
+    """
+
+    late: ClassVar[tuple[str, ...]] = ()
+    """Options that only `keep` reads, e.g. min_size: a new value processes no object again."""
+    bytes_per_voxel: ClassVar[int] = 64
+    """Peak of `process` per voxel of its box; the engine never starts more objects than `run.memory` holds."""
+
+    oversize: Literal["refuse", "tile"] = "refuse"
+    """A component that does not fit `run.memory` stops the run; or every one whose box has more than `largest` voxels
+    is processed tile by tile. What is smaller and does not fit is refused all the same."""
+    largest: PositiveInt = 2**27
+    """Voxels of its bounding box above which a component is oversize; only `oversize = "tile"` reads it."""
+    tiles: Lattice = Lattice()
+    """Tile and halo of `oversize = "tile"`, anchored at voxel 0; the halo is at least that of the step."""
+
+    def neighbourhood(self) -> Literal[6, 18, 26]:
+        """What connects a component of the mask: the widest connectivity anything in `process` uses."""
+        return 26
+
+    @abstractmethod
+    def mask(self, block: Block) -> NDArray[np.bool_]:
+        """(z, y, x) over `block.read`; may use the halo."""
+
+    @abstractmethod
+    def process(self, block: Block, mask: NDArray[np.bool_]) -> Mapping[str, NDArray[Any]]:
+        """Outputs over `block.read`, the bounding box of one component (or a tile of it) grown by the halo.
+
+        `mask` (z, y, x) over `block.read` is this component alone. Instance ids are local, 1..n; only voxels inside
+        `mask` are kept.
+        """
+
+    def keep(self, objects: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which *complete* instances survive; rows of `first`, `size`. Size filters belong here, not in `process`."""
+        return np.ones(len(objects), bool)
+
+
+class WholePostProcessor(PostProcessor):
+    """Needs everything at once. The honest last resort."""
+
+    @abstractmethod
+    def memory(self, volume: VolumeSpec) -> int:
+        """Peak bytes for a volume like this; compared with `run.memory` before anything is read."""
+
+    @abstractmethod
+    def process(self, block: Block) -> Mapping[str, NDArray[Any]]:
+        """Outputs over the volume; `block.read` and `block.write` cover it."""
