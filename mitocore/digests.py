@@ -13,7 +13,7 @@ import mitocore
 from mitocore import weights
 from mitocore.component import Component
 from mitocore.geometry import Shape
-from mitocore.interfaces import Model, Stats, StitchedPostProcessor
+from mitocore.interfaces import Model, ObjectwisePostProcessor, Stats, StitchedPostProcessor
 from mitocore.pipeline import Plan, PlannedStep
 from mitocore.specs import VolumeSpec
 
@@ -78,6 +78,7 @@ def of_results(
     for step in plan.steps:
         parts: list[Any] = [mitocore.__version__, step.component.digest(), *_wired(step, digests)]
         parts.append([given.stored for given in step.gives.values()])
+        parts.append([repr(step.region), repr(step.bounds)])
         if isinstance(step.component, Model) and step.normalizer:
             parts += [nets.get(step.name), repr(step.window), dict(stats.get(step.name, {})), code_of(step.normalizer)]
         else:
@@ -89,9 +90,10 @@ def of_results(
 def of_provisional_ids(step: PlannedStep, digests: Mapping[str, str], block: Shape) -> str:
     """Digest of what provisional ids depend on: all but the options that only later passes read."""
     component = step.component
-    late = set(component.late) if isinstance(component, StitchedPostProcessor) else set()
-    options = component.model_dump(mode="json", exclude=late)
-    return short([mitocore.__version__, type(component).__qualname__, options, *_wired(step, digests), block])
+    late = component.late if isinstance(component, StitchedPostProcessor | ObjectwisePostProcessor) else ()
+    options = component.model_dump(mode="json", exclude=set(late))
+    place = [repr(step.region), block]
+    return short([mitocore.__version__, type(component).__qualname__, options, *_wired(step, digests), place])
 
 
 def _wired(step: PlannedStep, digests: Mapping[str, str]) -> tuple[Any, ...]:
@@ -107,6 +109,7 @@ def options(plan: Plan, nets: Mapping[str, Any]) -> dict[str, Any]:
         stated = step.config.component if step.config and step.config.component else step.component
         said = {"component": step.qualified, **stated.model_dump(mode="json"), **nets.get(step.name, {})}
         said["inputs"] = {need: str(wire) for need, wire in step.wires.items()}
+        said["region"] = "all" if plan.whole or step.region is None else [step.region.start, step.region.stop]
         said["stored as"] = {array: spec.stored for array, spec in step.gives.items()}
         found[step.name] = json.loads(json.dumps(said))
     return found

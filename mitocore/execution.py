@@ -9,20 +9,43 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mitocore import digests
+from numpy.typing import NDArray
+
+from mitocore import digests, lifetimes
 from mitocore.blockwise import passes, scopes
-from mitocore.blockwise.arrays import BlockFiles, Computed, Opened, Selected, Sink, Source, Stored
+from mitocore.blockwise.arrays import BlockFiles, Computed, Opened, Placed, Selected, Sink, Source, Stored
 from mitocore.blockwise.grid import BlockGrid
 from mitocore.blockwise.workspace import Workspace
 from mitocore.durable import write_json
-from mitocore.errors import ContractError
+from mitocore.errors import ContractError, RunError
 from mitocore.geometry import Roi, Shape, as_shape
-from mitocore.interfaces import LocalPostProcessor, Model, Normalizer, Stats, StitchedPostProcessor, Volume
+from mitocore.interfaces import (
+    LocalPostProcessor,
+    Model,
+    Normalizer,
+    ObjectwisePostProcessor,
+    Stats,
+    StitchedPostProcessor,
+    Volume,
+    WholePostProcessor,
+)
 from mitocore.outputs import Outputs
 from mitocore.pipeline import INPUT, Plan, PlannedStep
 from mitocore.specs import VolumeSpec
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Freed:
+    """An array whose scratch is gone, and that no step has to read any more."""
+
+    name: str
+    voxel_bytes: int = 0
+
+    def read(self, roi: Roi) -> NDArray[Any]:
+        """Refuse: zeros would pass for values."""
+        raise RunError(f"{self.name!r} was removed and is wanted over {roi}", hint="--fresh computes it again")
 
 
 @dataclass
@@ -52,6 +75,10 @@ class Execution:
         }
         self.digests = digests.of_results(self.plan, self.identity, self.spec, self.networks, self.stats)
         self.sources[INPUT] = Opened(self.volume, self.kind)
+        self.region = self.plan.region or Roi.whole(self.spec.shape)
+        names = [step.name for step in self.plan.steps]
+        self.steps = self.plan.steps[: names.index(self.plan.until) + 1 if self.plan.until else None]
+        self.handed_over = {saved.name.partition(".")[0] for saved in self.plan.saved}
 
     def _statistics(self, normalizer: Normalizer) -> Stats:
         key = digests.short([normalizer.digest(), digests.code_of(normalizer), self.identity])
@@ -77,17 +104,26 @@ class Execution:
         write_json(self.workspace.folder / "plan.json", content)
 
     def run(self) -> None:
-        """All steps, then the output."""
+        """The steps that have something to compute, then the output."""
         writer, own = self.plan.config.writer, self.schedule.setdefault("outputs", {})
-        self.outputs = Outputs(self.plan, writer, self.spec, self.workspace, own, self.save) if writer else None
-        for step in self.plan.steps:
+        self.outputs = Outputs(self.plan, writer, self.workspace, own, self.save) if writer else None
+        ended = {step.name: marks for step in self.steps if (marks := self._ended(step))}
+        freed = {name for name, marks in ended.items() if marks["freed"]}
+        todo = lifetimes.unfinished(self.steps, ended, freed, self.handed_over)
+        wanted_until = lifetimes.last_wanted(self.steps, self.handed_over, kept=self._kept())
+        for step in self.steps:
+            if step.name in freed and step.name not in todo:
+                self._note(step, ended[step.name]["record"])
+                self.sources |= {name: _Freed(name) for name in self._arrays(step)}
+                continue
+            self._mark(step).unlink(missing_ok=True)  # a step that was freed and is computed again
             begin = time.monotonic()
             info = self._step(step)
-            seconds = time.monotonic() - begin
-            self.record.setdefault("steps", {})[step.name] = {"seconds": round(seconds, 3), **info}
-            if step.scope != "computed":
-                numbers = ", ".join(f"{value:,} {key}" for key, value in info.items() if isinstance(value, int))
-                log.info("%s: %s%.1f s", step.name, f"{numbers}, " if numbers else "", seconds)
+            self._note(step, {"seconds": round(time.monotonic() - begin, 3), **info})
+            self._end(step, freed=False)
+            if self.plan.until is None:
+                for name in wanted_until.get(step.name, []):
+                    self._free(next(other for other in self.steps if other.name == name))
         begin = time.monotonic()
         if self.outputs:
             for saved in self.plan.saved:
@@ -96,6 +132,49 @@ class Execution:
                 self.outputs.finish(saved.name, self.sources[saved.name], self.digests[step_name], objects)
         self.record["export_seconds"] = round(time.monotonic() - begin, 3)
 
+    def _note(self, step: PlannedStep, info: Mapping[str, Any]) -> None:
+        """Record what came of a step, and say it."""
+        self.record.setdefault("steps", {})[step.name] = info
+        if step.scope != "computed":
+            numbers = ", ".join(f"{value:,} {key}" for key, value in info.items() if isinstance(value, int))
+            log.info("%s: %s%.1f s", step.name, f"{numbers}, " if numbers else "", info["seconds"])
+
+    def _kept(self) -> set[str]:
+        """Steps whose arrays stay until the end of the run, and longer."""
+        keep = self.plan.config.run.keep
+        return {s.name for s in self.steps if keep == "all" or (keep == "heads" and s.scope == "model")}
+
+    def _mark(self, step: PlannedStep) -> Path:
+        """The file that says that a step came to its end."""
+        return self.workspace.state(f"{self._journal(step)}.done.json")
+
+    def _ended(self, step: PlannedStep) -> dict[str, Any] | None:
+        """What was noted when a step came to its end; nothing if it has not, or if what it gave went elsewhere."""
+        path = self._mark(step)
+        if not path.exists() or self._scheduled(step).get("targets", self._targets(step)) != self._targets(step):
+            return None
+        if self.outputs is not None and any(self.outputs.lost(name) for name in self._arrays(step)):
+            return None
+        return dict(json.loads(path.read_text("utf-8")))
+
+    def _end(self, step: PlannedStep, *, freed: bool) -> None:
+        if step.scope != "computed":
+            write_json(self._mark(step), {"freed": freed, "record": self.record["steps"][step.name]})
+
+    def _free(self, step: PlannedStep) -> None:
+        """Remove the scratch of a step that came to its end; the mark first, or its journal would be believed."""
+        self._end(step, freed=True)
+        self._forget(step)
+        for array in step.gives:
+            self.workspace.discard(f"{step.name}.{array}.{self.digests[step.name]}")
+
+    def _arrays(self, step: PlannedStep) -> list[str]:
+        return [f"{step.name}.{array}" for array in step.gives]
+
+    def _targets(self, step: PlannedStep) -> dict[str, str]:
+        """Where the arrays of a step are written in place; "": nowhere."""
+        return {name: self.outputs.target(name) if self.outputs else "" for name in self._arrays(step)}
+
     def _step(self, step: PlannedStep) -> dict[str, Any]:
         component = step.component
         if isinstance(component, Model):
@@ -103,8 +182,10 @@ class Execution:
         inputs = {need: self._wired(wire.source, wire.channels) for need, wire in step.wires.items()}
         if isinstance(component, LocalPostProcessor):
             return self._local(step, component, inputs)
-        if isinstance(component, StitchedPostProcessor):
-            return self._stitched(step, component, inputs)
+        if isinstance(component, StitchedPostProcessor | ObjectwisePostProcessor):
+            return self._objects(step, component, inputs)
+        if isinstance(component, WholePostProcessor):
+            return self._whole(step, component, inputs)
         raise ContractError(f"{step.qualified} inherits from no scope of post-processor", where=step.where)
 
     def _wired(self, source: str, channels: tuple[int, ...] | None) -> Source:
@@ -114,7 +195,9 @@ class Execution:
     def _model(self, step: PlannedStep) -> dict[str, Any]:
         from mitocore.learn.modelstep import ModelStep
 
-        work = ModelStep(step, self.spec, self._journal(step), self.plan.config.run.devices, self.plan.memory)
+        run = self.plan.config.run
+        part: Any = {} if self.plan.whole else {"region": _region(step)}
+        work = ModelStep(step, self.spec, self._journal(step), run.devices, self.plan.memory, **part)
         work.schedule(self._scheduled(step))
         self.save()
         files = {
@@ -122,41 +205,64 @@ class Execution:
             for head, spec in step.gives.items()
         }
         self.sources |= {f"{step.name}.{head}": Stored(stored, step.gives[head]) for head, stored in files.items()}
-        return work.run(lambda: self._normalised(step), files, self.workspace)
+        return work.run(lambda: self._normalised(step, Roi.whole(self.spec.shape)), files, self.workspace)
 
-    def _normalised(self, step: PlannedStep) -> Source:
+    def _normalised(self, step: PlannedStep, region: Roi) -> Source:
+        """The normalised input; of one that is stored, the blocks that meet `region`."""
         if step.normalizer is None:
             return self.sources[INPUT]
-        whole, stats = Roi.whole(self.spec.shape), self.stats[step.name]
-        block = as_shape(min(b, n) for b, n in zip(self.plan.config.run.block, whole.shape, strict=True))
+        stats, block = self.stats[step.name], self.plan.config.run.block
+        preferred = as_shape(min(b, n) for b, n in zip(block, self.spec.shape, strict=True))
         name = self._normalised_name(step)
-        return passes.prepared(step.normalizer, stats, self.volume, whole, block, self.workspace, name=name)
+        return passes.prepared(step.normalizer, stats, self.volume, region, preferred, self.workspace, name=name)
 
     def _normalised_name(self, step: PlannedStep) -> str:
         parts = [self.identity, self.networks[step.name]["normalizer"], self.stats[step.name]]
         return f"normalised.{digests.short([*parts, self.plan.config.run.block])}"
 
     def _local(self, step: PlannedStep, component: LocalPostProcessor, inputs: Mapping[str, Source]) -> dict[str, Any]:
-        if step.scope == "computed" and not self._handed_over(step):
-            whole = Roi.whole(self.spec.shape)
+        bounds = step.bounds or Roi.whole(self.spec.shape)
+        if step.scope == "computed" and not self._stored_here(step):
             for name, spec in step.gives.items():
-                computed = Computed(component, name, spec, inputs, whole, self.spec.voxel_size)
+                computed = Computed(component, name, spec, inputs, bounds, self.spec.voxel_size)
                 self.sources[f"{step.name}.{name}"] = computed
             return {}
         grid = self._begin(step)
         sinks = {array: self._sink(step, array, spec.stored, grid) for array, spec in step.gives.items()}
-        scopes.local(component, inputs, sinks, step.gives, grid, self.spec, self.workspace, name=self._journal(step))
+        part: Any = {} if self.plan.whole else {"bounds": bounds}
+        scopes.local(
+            component,
+            inputs,
+            sinks,
+            step.gives,
+            grid,
+            self.spec,
+            self.workspace,
+            name=self._journal(step),
+            plugin=step.plugin,
+            **part,
+        )
         return {}
 
-    def _handed_over(self, step: PlannedStep) -> bool:
+    def _stored_here(self, step: PlannedStep) -> bool:
         """Whether the run folder itself is where a saved array of this step is read from."""
-        return self.plan.config.writer is None and any(s.name.partition(".")[0] == step.name for s in self.plan.saved)
+        return self.plan.config.writer is None and step.name in self.handed_over
 
-    def _stitched(
-        self, step: PlannedStep, component: StitchedPostProcessor, inputs: Mapping[str, Source]
+    def _whole(self, step: PlannedStep, component: WholePostProcessor, inputs: Mapping[str, Source]) -> dict[str, Any]:
+        grid = self._begin(step)
+        sinks = {array: self._sink(step, array, spec.stored, grid) for array, spec in step.gives.items()}
+        name, plugin = self._journal(step), step.plugin
+        scopes.whole(component, inputs, sinks, step.gives, grid, self.spec, self.workspace, name=name, plugin=plugin)
+        return {}
+
+    def _objects(
+        self,
+        step: PlannedStep,
+        component: StitchedPostProcessor | ObjectwisePostProcessor,
+        inputs: Mapping[str, Source],
     ) -> dict[str, Any]:
         grid = self._begin(step)
-        count = scopes.stitched(
+        count = (scopes.stitched if isinstance(component, StitchedPostProcessor) else scopes.objectwise)(
             component,
             inputs,
             lambda array, dtype: self._sink(step, array, dtype, grid),
@@ -167,7 +273,7 @@ class Execution:
             name=step.name,
             early=digests.of_provisional_ids(step, self.digests, self._block(step)),
             late=self.digests[step.name],
-            plugin=step.qualified,
+            plugin=step.plugin,
             keep_ids=self.plan.config.run.keep == "all",
         )
         if count == 0:
@@ -195,10 +301,9 @@ class Execution:
 
     def _begin(self, step: PlannedStep) -> BlockGrid:
         """Note how a step is cut and where it writes; forget what it wrote to another file, or to one that is gone."""
-        grid = BlockGrid(Roi.whole(self.spec.shape), self._block(step))
-        own, names = self._scheduled(step), [f"{step.name}.{array}" for array in step.gives]
-        targets = {name: self.outputs.target(name) if self.outputs else "" for name in names}
-        lost = self.outputs is not None and any(self.outputs.lost(name) for name in names)
+        grid = BlockGrid(_region(step), self._block(step))
+        own, targets = self._scheduled(step), self._targets(step)
+        lost = self.outputs is not None and any(self.outputs.lost(name) for name in targets)
         if own.setdefault("targets", targets) != targets or lost:
             own["targets"] = targets
             self._forget(step)
@@ -217,7 +322,7 @@ class Execution:
         name, spec = f"{step.name}.{array}", step.gives[array]
         placed = self.outputs.in_place(name, dtype, grid, self.digests[step.name]) if self.outputs else None
         if placed is not None:
-            self.sources[name] = Opened(placed.volume, spec.kind)
+            self.sources[name] = Placed(Opened(placed.volume, spec.kind), self.region.start)
             return placed
         files = self._files(step.name, array, grid, len(spec.channels), dtype)
         self.sources[name] = Stored(files, spec)
@@ -227,7 +332,7 @@ class Execution:
         """Remove scratch and state of configurations that are no longer wanted."""
         wanted = {digest for name, digest in self.digests.items() if name != "input"}
         for step in self.plan.steps:
-            if step.scope == "stitched":
+            if step.scope in ("stitched", "objectwise"):
                 wanted.add(digests.of_provisional_ids(step, self.digests, self._block(step)))
             if step.name in self.networks:
                 wanted.add(self._normalised_name(step))
@@ -240,17 +345,21 @@ class Execution:
 
     def tidy(self) -> None:
         """Remove scratch that `run.keep` does not keep; what may be wanted again is then computed again."""
-        keep = self.plan.config.run.keep
-        for step in self.plan.steps:
-            model = isinstance(step.component, Model)
-            if model and keep != "all" and step.name in self.networks:
+        if self.plan.until is not None:
+            return  # the steps below read it
+        kept = self._kept()
+        for step in self.steps:
+            if step.scope == "model" and self.plan.config.run.keep != "all" and step.name in self.networks:
                 self.workspace.forget(self._normalised_name(step))
                 self.workspace.discard(self._normalised_name(step))
-            if keep == "all" or (keep == "heads" and model) or self._handed_over(step):
-                continue
-            self._forget(step)
-            for array in step.gives:
-                self.workspace.discard(f"{step.name}.{array}.{self.digests[step.name]}")
+            if step.name not in kept and step.scope != "computed" and not self._stored_here(step):
+                self._free(step)
+
+
+def _region(step: PlannedStep) -> Roi:
+    if step.region is None:
+        raise ContractError(f"step {step.name!r} was planned without data", hint="plan it with data before it runs")
+    return step.region
 
 
 def begin_again(folder: Path) -> None:

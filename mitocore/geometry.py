@@ -57,6 +57,11 @@ class Roi:
         start = as_shape(a - v for a, v in zip(self.start, voxels, strict=True))
         return Roi(start, as_shape(b + v for b, v in zip(self.stop, voxels, strict=True)))
 
+    def moved(self, by: Shape) -> "Roi":
+        """This box, `by` so many voxels further along each axis."""
+        start = as_shape(a + v for a, v in zip(self.start, by, strict=True))
+        return Roi(start, as_shape(b + v for b, v in zip(self.stop, by, strict=True)))
+
     def clip(self, bounds: "Roi") -> "Roi":
         """The part of this box inside `bounds`."""
         start = as_shape(max(a, lo) for a, lo in zip(self.start, bounds.start, strict=True))

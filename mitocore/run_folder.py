@@ -2,17 +2,19 @@
 
 import json
 import platform
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from mitocore.blockwise.lock import RunLock
+from mitocore.durable import write_json
 from mitocore.errors import DataError, RunError
 from mitocore.execution import Execution
 from mitocore.interfaces import Reader, Volume
 from mitocore.outputs import held, place_of
 from mitocore.pipeline import Plan
-from mitocore.specs import VolumeSpec
 from mitocore.volumes import ArrayVolume
 
 Policy = Literal["continue", "resume", "fresh"]
@@ -98,9 +100,9 @@ def _read_json(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def refuse_existing(ready: Plan, spec: VolumeSpec, old: Mapping[str, Any]) -> None:
+def refuse_existing(ready: Plan, old: Mapping[str, Any]) -> None:
     """Refuse to write over what this run folder did not write, or what cannot become this run's output."""
-    writer = ready.config.writer
+    writer, spec = ready.config.writer, ready.result
     ours = old.get("schedule", {}).get("outputs", {})
     for saved in ready.saved if writer else ():
         there = held(writer, saved.name)
@@ -140,7 +142,8 @@ def finished(execution: Execution) -> dict[str, Any] | None:
 
 
 def _output(execution: Execution) -> dict[str, Any]:
-    return {"place": place_of(execution.plan.config.writer), "saved": [s.name for s in execution.plan.saved]}
+    plan = execution.plan
+    return {"place": place_of(plan.config.writer), "saved": [saved.name for saved in plan.saved], "until": plan.until}
 
 
 def provenance(execution: Execution, versions: Mapping[str, str], begin: float) -> dict[str, Any]:
@@ -159,6 +162,7 @@ def provenance(execution: Execution, versions: Mapping[str, str], begin: float) 
             "dtype": execution.spec.dtype,
             "voxel_size_nm": voxel_size.edges if voxel_size else None,
         },
+        "region": [execution.region.start, execution.region.stop],
         "statistics": execution.stats,
         "weights": {s.name: str(s.config.weights) for s in execution.plan.steps if s.config and s.config.weights},
         "schedule": execution.schedule,
@@ -170,3 +174,50 @@ def provenance(execution: Execution, versions: Mapping[str, str], begin: float) 
             **versions,
         },
     }
+
+
+def clean(folder: Path) -> int:
+    """Remove the scratch of a run folder, and what says that it is there; how many bytes that freed.
+
+    Outputs, plan, statistics and record stay: a finished run stays finished. One that is not begins again.
+
+    Raises
+    ------
+    DataError
+        If it is no run folder.
+    RunError
+        If a run is at work in it.
+    """
+    if not (folder / "plan.json").is_file():
+        raise DataError(f"{str(folder)!r} is not a run folder: it holds no plan.json", hint="mitocore clean runs/NAME")
+    with RunLock(folder):
+        freed = sum(_bytes(part) for part in (folder / "scratch", folder / "state"))
+        for mark in (folder / "state").glob("*.done.json"):
+            write_json(mark, {**_read_json(mark), "freed": True})  # before the journals: these would be believed
+        for path in (folder / "state").glob("*"):
+            if not path.name.endswith(".json"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.rmtree(folder / "scratch", ignore_errors=True)
+        return freed - sum(_bytes(part) for part in (folder / "scratch", folder / "state"))
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.exists() else 0
+
+
+def branch(folder: Path, new: Path) -> None:
+    """Begin another run folder with what one has computed; files of scratch are shared where the disk can share them.
+
+    Scratch files are replaced, never changed, so neither folder sees what the other does. Outputs are not shared.
+    """
+    plan = read_plan(folder, "continue")
+    plan["schedule"] = {name: cut for name, cut in plan["schedule"].items() if name != "outputs"}
+    shutil.copytree(folder / "state", new / "state")
+    for path in (folder / "scratch").rglob("*.npy"):
+        target = new / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.hardlink_to(path)
+        except OSError:  # another disk, or one without links
+            shutil.copyfile(path, target)
+    write_json(new / "plan.json", plan)

@@ -26,7 +26,7 @@ from mitocore.config.pipeline import PipelineConfig, PredictTable, RunTable, Ste
 from mitocore.durable import write_json
 from mitocore.errors import ConfigError, PluginError
 from mitocore.execution import Execution, begin_again
-from mitocore.geometry import Roi
+from mitocore.geometry import Roi, Shape
 from mitocore.header import read_header
 from mitocore.interfaces import Model, Normalizer, PostProcessor, Volume
 from mitocore.pipeline import Plan, plan
@@ -74,12 +74,14 @@ class _Folder:
 class Result(Mapping[str, Volume]):
     """What a run gave: open volumes by "step.array"."""
 
-    def __init__(self, folder: Path, volumes: Mapping[str, Volume], record: Mapping[str, Any]) -> None:
-        self.folder = folder
+    def __init__(
+        self, run: "PlannedRun", folder: _Folder, volumes: Mapping[str, Volume], record: Mapping[str, Any]
+    ) -> None:
+        self.folder = folder.path
         """The run folder."""
         self.record = record
         """Settings, statistics, counts and times; what record.json holds."""
-        self._volumes = volumes
+        self._run, self._folder, self._volumes = run, folder, volumes
 
     def __getitem__(self, name: str) -> Volume:
         if name not in self._volumes:
@@ -111,19 +113,59 @@ class Result(Mapping[str, Volume]):
             found[name] = values[0] if len(values) == 1 else values
         return found
 
+    def rerun(
+        self,
+        settings: Mapping[str, Any],
+        *,
+        progress: Progress = _quiet,
+        cancel: Callable[[], bool] = _never,
+    ) -> "Result":
+        """Run again with other options of post-processors, such as ``{"mask.threshold": 0.4}``.
+
+        What does not depend on them is not computed again; no network is run, if the run kept its heads. The new
+        result lies in a temporary folder of its own, and is written to no output; this one stays as it is.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such step or option, or the option does not take the value.
+        """
+        config = _changed(self._run.plan.config, settings)
+        planned = replace(self._run, plan=plan(config, self._run.registry, self._run.plan.volume, roi=self._run.roi))
+        folder = _Folder(None)
+        run_folder.branch(self.folder, folder.path)
+        return planned.run_in(folder, policy="resume", progress=progress, cancel=cancel)
+
+
+def _changed(config: PipelineConfig, settings: Mapping[str, Any]) -> PipelineConfig:
+    """The pipeline with other options of its steps, without an output."""
+    steps = {step.name: step for step in config.steps}
+    for setting, value in settings.items():
+        name, _, option = setting.partition(".")
+        if name not in steps:
+            raise ConfigError(f"no step is called {name!r}", where=f"rerun {setting!r}", hint=toml.near(name, steps))
+        component = steps[name].component
+        if not isinstance(component, PostProcessor):
+            raise ConfigError(
+                f"{name!r} is no post-processor", where=f"rerun {setting!r}", hint="run the pipeline anew"
+            )
+        table = {**component.model_dump(), option: value}
+        steps[name] = replace(steps[name], component=toml.parse(type(component), table, toml.Document({}), what=name))
+    return replace(config, steps=tuple(steps.values()), writer=None)
+
 
 class _Scratch(Volume):
-    """An array of the run folder as an open volume."""
+    """An array of the run folder as an open volume; `corner` is where it begins in the volume of the run."""
 
-    def __init__(self, source: Source, spec: VolumeSpec, folder: _Folder) -> None:
-        self._source, self._spec, self._folder = source, spec, folder
+    def __init__(self, source: Source, spec: VolumeSpec, corner: Shape, folder: _Folder) -> None:
+        self._source, self._spec, self._corner, self._folder = source, spec, corner, folder
 
     @property
     def spec(self) -> VolumeSpec:
         return self._spec
 
     def read(self, roi: Roi) -> NDArray[Any]:
-        return self._source.read(roi)
+        return self._source.read(roi.moved(self._corner))
 
 
 @dataclass(frozen=True)
@@ -134,6 +176,8 @@ class PlannedRun:
     registry: Registry
     volume: Volume | None = None
     """An input that is open already, such as an array."""
+    roi: str | None = None
+    """The part that is segmented, as it was asked for."""
 
     def __str__(self) -> str:
         return str(self.plan)
@@ -155,7 +199,20 @@ class PlannedRun:
         DataError
             If an output exists already.
         """
-        folder, run = _Folder(self.plan.config.run.folder), self.plan.config.run
+        folder = _Folder(self.plan.config.run.folder)
+        return self.run_in(folder, policy=policy, take_over=take_over, progress=progress, cancel=cancel)
+
+    def run_in(
+        self,
+        folder: _Folder,
+        *,
+        policy: Policy,
+        take_over: bool = False,
+        progress: Progress = _quiet,
+        cancel: Callable[[], bool] = _never,
+    ) -> Result:
+        """Run it in a folder other than that of the pipeline, as `run` does."""
+        run = self.plan.config.run
         with RunLock(folder.path, take_over=take_over) as lock, _executor(run) as executor:
             workspace = Workspace(
                 folder.path, executor, lock, progress, cancel, run.retries, self.plan.memory or float("inf")
@@ -169,7 +226,7 @@ class PlannedRun:
 
     def _in(self, folder: _Folder, workspace: Workspace, volume: Volume, policy: Policy) -> Result:
         old = run_folder.read_plan(folder.path, policy)
-        run_folder.refuse_existing(self.plan, volume.spec, old)
+        run_folder.refuse_existing(self.plan, old)
         if policy == "fresh":
             begin_again(folder.path)
         identity = run_folder.identity(self.plan.config.reader, volume)
@@ -183,7 +240,7 @@ class PlannedRun:
             write_json(folder.path / "record.json", execution.record)
         else:
             execution.record = dict(earlier)
-        result = Result(folder.path, _results(execution, folder), execution.record)
+        result = Result(self, folder, _results(execution, folder), execution.record)
         execution.tidy()
         return result
 
@@ -204,30 +261,63 @@ def _results(execution: Execution, folder: _Folder) -> dict[str, Volume]:
         return {saved.name: writer.open(saved.name) for saved in execution.plan.saved}
     found: dict[str, Volume] = {}
     for saved in execution.plan.saved:
-        spec = replace(
-            execution.spec, dtype=saved.spec.dtype, channels=saved.spec.channels, chunks=None, kind=saved.spec.kind
-        )
-        found[saved.name] = _Scratch(execution.sources[saved.name], spec, folder)
+        result, region = execution.plan.result, execution.region
+        spec = replace(result, dtype=saved.spec.dtype, channels=saved.spec.channels, kind=saved.spec.kind)
+        found[saved.name] = _Scratch(execution.sources[saved.name], spec, region.start, folder)
     return found
 
 
 def load(
-    path: str | Path, overrides: Sequence[str] = (), *, data: bool = True, registry: Registry | None = None
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    data: bool = True,
+    registry: Registry | None = None,
+    roi: str | None = None,
+    until: str | None = None,
+    save: Sequence[str] = (),
 ) -> PlannedRun:
-    """Plan the pipeline of a TOML file; ``TABLE.KEY=VALUE`` overrides it. Equal to ``mitocore validate``.
+    """Plan the pipeline of a TOML file. Equal to ``mitocore validate``.
+
+    Parameters
+    ----------
+    overrides
+        ``TABLE.KEY=VALUE`` or ``STEP.OPTION=VALUE``, in order.
+    data
+        False: nothing of the input, the weights or the disk is looked at.
+    roi
+        The part to segment: three ranges of voxels (z, y, x), such as "17:20,:,:".
+    until
+        Name of the last step to run.
+    save
+        Arrays to save in place of those of [output]; "all": every one.
 
     Raises
     ------
     MitocoreError
         If it is refused.
     """
-    registry = registry or installed()
     document = toml.read(Path(path), overrides)
+    return planned(document, data=data, registry=registry, roi=roi, until=until, save=save)
+
+
+def planned(
+    document: toml.Document,
+    *,
+    data: bool = True,
+    registry: Registry | None = None,
+    roi: str | None = None,
+    until: str | None = None,
+    save: Sequence[str] = (),
+) -> PlannedRun:
+    """Plan the pipeline of a document, as `load` does that of a file."""
+    registry = registry or installed()
     config = configure(document, registry, data=data)
     stated = config.run.folder
     folder = document.folder_of("run", "folder") / (stated or Path("runs") / config.name)
-    config = replace(config, run=config.run.model_copy(update={"folder": str(folder)}))
-    return PlannedRun(plan(config, registry, data=data), registry)
+    run = config.run.model_copy(update={"folder": str(folder)})
+    config = replace(config, run=run, save=tuple(save) or config.save)
+    return PlannedRun(plan(config, registry, data=data, roi=roi, until=until), registry, roi=roi)
 
 
 @dataclass(frozen=True)
@@ -266,8 +356,10 @@ class Pipeline:
         kind: Kind | str | None = None,
         save: Sequence[str] = (),
         output: str | Path | None = None,
+        roi: str | None = None,
+        until: str | None = None,
     ) -> PlannedRun:
-        """Check the pipeline against an array, an open volume or ``PATH[::KEY]``."""
+        """Check the pipeline against an array, an open volume or ``PATH[::KEY]``; `roi` and `until` as in `load`."""
         registry = installed()
         volume: Volume | None
         reader = None
@@ -285,7 +377,8 @@ class Pipeline:
             save=tuple(save),
             run=self.options,
         )
-        return PlannedRun(plan(config, registry, volume.spec if volume else None), registry, volume)
+        spec = volume.spec if volume else None
+        return PlannedRun(plan(config, registry, spec, roi=roi, until=until), registry, volume, roi)
 
     def run(
         self,

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 
 from mitocore import Kind, Pipeline, Step
-from mitocore import pipeline as planning
 from mitocore.builtin.postprocess import Threshold
 from mitocore.config.pipeline import configure
 from mitocore.config.toml import read
 from mitocore.errors import ConfigError, DataError, PluginError, ResourceError, WiringError
 from mitocore.geometry import VoxelSize
 from mitocore.header import WeightsHeader
-from mitocore.pipeline import plan
+from mitocore.pipeline import costs, plan
 from mitocore.registry import API_GROUP, discover
 from mitocore.specs import VolumeSpec, Window
 from mitocore_rsunet.instances import ConnectedComponents
@@ -305,10 +304,10 @@ def test_more_scratch_than_the_disk_has_is_refused(refused, tmp_path):
 
 
 def test_a_run_may_use_half_of_what_is_free_unless_it_is_told(planned, monkeypatch):
-    monkeypatch.setattr(planning, "available_memory", lambda: 8 * 10**9)
+    monkeypatch.setattr(costs, "available_memory", lambda: 8 * 10**9)
     assert planned(PROBABILITY, MASK).memory == 4 * 10**9
     assert planned(PROBABILITY, MASK, '[run]\nmemory = "1 GB"\n').memory == 10**9
-    assert planning.available_memory() > 0
+    assert costs.available_memory() > 0
 
 
 @pytest.mark.parametrize(

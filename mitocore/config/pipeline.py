@@ -90,7 +90,7 @@ class OutputTable(_Table):
     path: str
     """File or folder to create."""
     save: tuple[str, ...] = ()
-    """Arrays as "step.array". Default: all arrays of the last step."""
+    """Arrays as "step.array", or "all" alone. Default: all arrays of the last step."""
 
 
 class _File(_Table):
