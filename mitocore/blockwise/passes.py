@@ -108,8 +108,9 @@ def prepared(
 ) -> Source:
     """The normalised input over `region`: where it is read if `normalizer` is voxel-wise, else as a stored pass.
 
-    `preferred` is the shape of blocks of that pass unless the normaliser insists on another; `name` names its journal
-    and scratch and holds the digest of normaliser, statistics, input and blocks.
+    Blocks are those of the whole volume, of which the pass takes the ones that meet `region`. `preferred` is the
+    shape of blocks of that pass unless the normaliser insists on another; `name` names its journal and scratch and
+    holds the digest of normaliser, statistics, input and blocks.
 
     Raises
     ------
@@ -120,12 +121,13 @@ def prepared(
     if normalizer.voxelwise:
         return Normalised(source, normalizer, stats)
     spec = ArraySpec(Kind.IMAGE, volume.spec.channels)
-    grid = BlockGrid(region, normalizer.block_shape(volume.spec, preferred))
+    whole = Roi.whole(volume.spec.shape)
+    grid = BlockGrid(whole, normalizer.block_shape(volume.spec, preferred))
     files = BlockFiles(workspace.scratch(name), grid, len(spec.channels), spec.stored)
     work = _Normalise(normalizer, stats, source, volume.spec, files)
-    halo, whole = normalizer.halo(volume.spec.voxel_size), Roi.whole(volume.spec.shape)
+    halo = normalizer.halo(volume.spec.voxel_size)
     cost = bytes_of_blocks(grid, halo, whole, source.voxel_bytes + 2 * voxel_bytes(spec))
-    workspace.run(name, name.partition(".")[0], work, range(len(grid)), sinks=[files], cost=cost)
+    workspace.run(name, name.partition(".")[0], work, grid.meeting(region), sinks=[files], cost=cost)
     return Stored(files, spec)
 
 

@@ -147,10 +147,10 @@ def test_the_plan_says_what_a_region_means_for_each_step(toml):
     assert "objects end at its faces" in text
 
 
-def test_another_region_is_another_run(toml):
+def test_another_region_is_another_run(toml, tmp_path):
     load(toml, roi="2:11,4:28,3:22").run().close()
     with pytest.raises(RunError, match=r"smooth\.region was"):
-        load(toml, ["output.path=other.zarr"], roi="2:12,4:28,3:22").run()
+        load(toml, [f"output.path={tmp_path / 'other.zarr'}"], roi="2:12,4:28,3:22").run()
 
 
 @pytest.mark.parametrize("roi", ["0:99,:,:", "3:3,:,:", "1:2", "a:b,:,:"])
