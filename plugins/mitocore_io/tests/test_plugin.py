@@ -36,6 +36,13 @@ def declared():
         ("slices/", "slices"),
         ("slices/*.png", "slices"),
         ("slices/*.tif", "slices"),
+        ("slices/*.jpg", "slices"),
+        ("one.jpeg", "slices"),
+        ("em.nii", "nifti"),
+        ("em.nii.gz", "nifti"),
+        ("im_train.json", "tiles"),
+        ("https://example.org/em.zarr", "zarr"),
+        ("s3://bucket/em.ome.zarr/", "zarr"),
     ],
 )
 def test_a_path_finds_its_reader(path, name, declared):
@@ -53,7 +60,7 @@ def test_every_component_loads_and_says_what_it_is(declared):
 
 
 def test_declaring_imports_no_format_library():
-    heavy = "{'zarr', 'h5py', 'tifffile', 'imagecodecs', 'numpy', 'torch'}"
+    heavy = "{'zarr', 'h5py', 'tifffile', 'imagecodecs', 'nibabel', 'fsspec', 'numpy', 'torch'}"
     code = f"import sys, mitocore_io.plugin; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == ""

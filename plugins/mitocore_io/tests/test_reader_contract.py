@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import h5py
+import nibabel
 import numpy as np
 import pytest
 import tifffile
@@ -17,6 +18,7 @@ from PIL import Image
 
 from mitocore import DataError, Roi, VoxelSize
 from mitocore_io.hdf5_reader import Hdf5Reader
+from mitocore_io.nifti_reader import NiftiReader
 from mitocore_io.slices_reader import SlicesReader
 from mitocore_io.tiff_reader import TiffReader
 from mitocore_io.zarr_reader import ZarrReader
@@ -102,6 +104,14 @@ def write_slices(suffix):
     return make
 
 
+def write_nifti(path, array, edges):
+    image = nibabel.Nifti1Image(array.T, None)
+    if edges:
+        image.header["pixdim"][1 : 1 + array.ndim] = [edge / 1000 for edge in reversed(edges.edges)][: array.ndim]
+        image.header.set_xyzt_units(xyz="micron")
+    nibabel.save(image, path)
+
+
 MAKERS = {
     "zarr v2": (ZarrReader, "a.zarr", write_zarr(2)),
     "zarr v2 nested": (ZarrReader, "a.zarr", write_zarr(2, "/")),
@@ -115,6 +125,8 @@ MAKERS = {
     "ome-tiff tiled": (TiffReader, "a.ome.tif", write_ome_tiff(tile=(16, 16), compression="zlib", predictor=True)),
     "big-endian lzw strips": (TiffReader, "a.tif", write_plain_tiff(rowsperstrip=7, compression="lzw")),
     "scattered pages": (TiffReader, "a.tif", write_plain_tiff()),
+    "nifti": (NiftiReader, "a.nii", write_nifti),
+    "nifti gz": (NiftiReader, "a.nii.gz", write_nifti),
     "png slices": (SlicesReader, "slices", write_slices(".png")),
     "tiff slices": (SlicesReader, "slices", write_slices(".tif")),
 }
@@ -215,16 +227,16 @@ def test_a_missing_path_is_refused_in_three_lines(case, tmp_path):
     assert len(str(error.value).splitlines()) <= 3
 
 
-@pytest.mark.parametrize("reader", [Hdf5Reader, TiffReader, ZarrReader])
+@pytest.mark.parametrize("reader", [Hdf5Reader, NiftiReader, TiffReader, ZarrReader])
 def test_a_file_of_another_format_is_refused(reader, tmp_path):
     (tmp_path / "notes").write_text("this is a text, long enough to be looked at")
-    with pytest.raises(DataError, match=r"not an? .*(HDF5|TIFF|zarr)") as error:
+    with pytest.raises(DataError, match=r"not an? .*(HDF5|NIfTI|TIFF|zarr)") as error:
         reader(path=str(tmp_path / "notes")).open()
     assert len(str(error.value).splitlines()) <= 3
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, (_, file, _) in MAKERS.items() if Path(file).suffix in (".tif", ".h5")]
+    "name", [name for name, (_, file, _) in MAKERS.items() if Path(file).suffix in (".tif", ".h5", ".nii", ".gz")]
 )
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.95, 0.999])
 def test_a_file_that_was_cut_short_is_refused_unless_nothing_is_lost(name, share, tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mitocore import Roi
+from mitocore_io.nifti_reader import NiftiReader
 from mitocore_io.slices_reader import SlicesReader
 from mitocore_io.tiff_reader import TiffReader
 
@@ -45,3 +46,14 @@ def test_vnc_mitochondria_equal_the_stack_made_of_them():
     stack = TiffReader(path=str(folder / "mito.tif"))
     with slices.open() as drawn, stack.open() as stacked:
         np.testing.assert_array_equal(drawn.read(box) > 127, stacked.read(box) > 0)
+
+
+@needs_data
+@pytest.mark.parametrize(("name", "dtype", "ids"), [("mito_instance", "int16", 39), ("mito_binary", "float32", 1)])
+def test_nifti_labels_whose_header_states_an_impossible_voxel_size_are_read_without_one(name, dtype, ids):
+    path = DATA / "urocell-labels" / f"fib1-0-0-0_{name}.nii.gz"
+    with NiftiReader(path=str(path)).open() as volume:
+        assert (volume.spec.shape, volume.spec.dtype, volume.spec.voxel_size) == ((256,) * 3, dtype, None)
+        values = volume.read(Roi.whole((256,) * 3))
+    assert len(np.unique(values)) == ids + 1
+    assert round(float((values > 0).mean()), 4) == 0.0302

@@ -7,7 +7,7 @@ import tifffile
 from PIL import Image
 
 from mitocore import DataError, Roi, VolumeSpec, VoxelSize
-from mitocore_io import png
+from mitocore_io import images, png
 from mitocore_io.slices_reader import SlicesReader
 from mitocore_io.slices_writer import SlicesWriter
 
@@ -128,8 +128,8 @@ def test_tiff_files_of_several_planes_are_no_slices(tmp_path):
 
 def test_only_slices_of_the_box_are_decoded(tmp_path, monkeypatch):
     path = save(tmp_path / "raw", **{f"s{z}": plane(z) for z in range(6)})
-    asked, pixels = [], png.pixels
-    monkeypatch.setattr(png, "pixels", lambda file: asked.append(file.name) or pixels(file))
+    asked, pixels = [], images.pixels
+    monkeypatch.setattr(images, "pixels", lambda file: asked.append(file.name) or pixels(file))
     with SlicesReader(path=path).open() as volume:
         assert not asked
         volume.read(Roi((2, 0, 0), (4, 3, 3)))

@@ -216,3 +216,46 @@ def test_a_run_killed_while_it_laid_out_the_file_begins_again(tmp_path):
     with TiffWriter(path=str(tmp_path / "out.tif")).create("a", spec, resume=True) as volume:
         volume.finish()
     assert spec_of(str(tmp_path / "out.tif")).shape == (2, 4, 4)
+
+
+def test_a_compressed_file_is_packed_when_it_is_finished_and_unpacked_to_be_written_again(path, tmp_path):
+    spec, told = VolumeSpec((4, 60, 80), "uint32", voxel_size=VoxelSize(50, 4, 4), kind=Kind.INSTANCE), []
+    values = np.repeat(np.arange(4, dtype="uint32"), 4800).reshape(1, 4, 60, 80)
+    writer = TiffWriter(path=path, compression="zlib")
+    with writer.create("a", spec) as volume:
+        volume.write(Roi.whole(spec.shape), values)
+        volume.finish(lambda done, total: told.append((done, total)))
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert (tmp_path / "a.tif").stat().st_size < values.nbytes / 10
+    with tifffile.TiffFile(path) as tif:
+        assert (tif.pages[0].compression.name, tif.series[0].kind) == ("ADOBE_DEFLATE", "ome")
+        np.testing.assert_array_equal(tif.asarray(), values[0])
+    with writer.open("a") as volume:
+        volume.write(Roi((1, 0, 0), (2, 60, 80)), values[:, 3:])
+        with pytest.raises(DataError, match="does not exist"):  # it is called .part again
+            spec_of(path)
+        volume.finish()
+    assert [file.name for file in tmp_path.iterdir()] == ["a.tif"]
+    with TiffReader(path=path).open() as volume:
+        assert (volume.spec.voxel_size, volume.spec.kind) == (spec.voxel_size, spec.kind)
+        np.testing.assert_array_equal(volume.read(Roi.whole(spec.shape))[0, :, 0, 0], [0, 3, 2, 3])
+
+
+def test_a_run_killed_while_it_packed_the_file_finishes_it(path, tmp_path, monkeypatch):
+    spec = VolumeSpec((4, 60, 80), "uint8")
+    writer = TiffWriter(path=path, compression="zlib")
+    volume = writer.create("a", spec)
+    volume.write(Roi.whole(spec.shape), np.full((1, *spec.shape), 7, "uint8"))
+
+    def killed(done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with volume, pytest.raises(KeyboardInterrupt):
+        volume.finish(killed)
+    assert not (tmp_path / "a.tif").exists()
+    with writer.create("a", spec, resume=True) as volume:
+        volume.finish()
+    with TiffReader(path=path).open() as volume:
+        assert (volume.read(Roi.whole(spec.shape)) == 7).all()
+    assert [file.name for file in tmp_path.iterdir()] == ["a.tif"]

@@ -10,8 +10,10 @@ import pytest
 from mitocore import DataError, Kind, Roi, VolumeSpec, VoxelSize
 from mitocore_io.hdf5_reader import Hdf5Reader
 from mitocore_io.hdf5_writer import Hdf5Writer
+from mitocore_io.nifti_reader import NiftiReader
+from mitocore_io.nifti_writer import NiftiWriter
 from mitocore_io.slices_reader import SlicesReader
-from mitocore_io.slices_writer import SlicesWriter
+from mitocore_io.slices_writer import SlicesWriter, TiffSlicesWriter
 from mitocore_io.tiff_reader import TiffReader
 from mitocore_io.tiff_writer import TiffWriter
 from mitocore_io.zarr_reader import ZarrReader
@@ -26,8 +28,13 @@ CASES = {
     "ome-zarr 0.4": (ZarrWriter, "out.zarr", {**SMALL, "version": "0.4", "compression": "gzip"}, ZarrReader),
     "catena": (ZarrWriter, "out.zarr", {**SMALL, "layout": "catena", "key": "volumes/labels/{name}"}, ZarrReader),
     "hdf5": (Hdf5Writer, "out.h5", SMALL, Hdf5Reader),
+    "sharded": (ZarrWriter, "out.zarr", {"chunks": (1, 4, 8), "shards": (2, 8, 16)}, ZarrReader),
     "tiff": (TiffWriter, "out.{name}.tif", {}, TiffReader),
+    "tiff zlib": (TiffWriter, "out.{name}.tif", {"compression": "zlib"}, TiffReader),
+    "nifti": (NiftiWriter, "out.{name}.nii", {}, NiftiReader),
+    "nifti gz": (NiftiWriter, "out.{name}.nii.gz", {}, NiftiReader),
     "slices": (SlicesWriter, "out/{name}/", {}, SlicesReader),
+    "tiff slices": (TiffSlicesWriter, "out/{name}/", {}, SlicesReader),
 }
 
 
@@ -131,7 +138,7 @@ def test_other_dtypes_are_refused(case, writer):
 def test_named_channels_come_back_or_are_refused(case, writer):
     array = image("uint8", 3)
     wanted = replace(spec("uint8", Kind.IMAGE), channels=("raw", "edge", "centre"))
-    if case == "slices":
+    if "slices" in case:
         with pytest.raises(DataError, match="holds one channel, not 3"):
             writer.create(NAME, wanted)
         return

@@ -360,3 +360,103 @@ def test_the_coarser_levels_report_how_far_they_are(tmp_path):
         volume.finish(lambda done, total: told.append((done, total)))
     (done, total) = told[-1]
     assert done == total == len(told) > 2
+
+
+@pytest.fixture(params=["0.4", "0.5"])
+def pyramid_of_three(request, tmp_path):
+    path = tmp_path / "em.zarr"
+    group = zarr.open_group(str(path), mode="w", zarr_format=2 if request.param == "0.4" else 3)
+    scales = [(40, 7.99, 7.99), (40, 16, 16), (40, 32, 32), (80, 64, 64)]
+    for level in range(4):
+        add(group, str(level), (4, 64 // 2**level, 64))
+    levels = [(str(i), [{"type": "scale", "scale": list(scale)}]) for i, scale in enumerate(scales)]
+    multiscale(group, AXES, levels, request.param)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "level"),
+    [
+        ("8 nm", 0),
+        (8.0, 0),
+        ("10 nm", 0),
+        ("16 nm", 1),
+        ("31 nm", 1),
+        ([40, 32, 32], 2),
+        (["40 nm", "63 nm", "63 nm"], 2),
+        ("1 um", 3),
+        (2, 2),
+    ],
+)
+def test_a_level_is_named_by_its_number_or_by_the_voxel_size_that_is_needed(pyramid_of_three, wanted, level):
+    reader = ZarrReader(path=pyramid_of_three, level=wanted)
+    assert reader.open().spec.shape == (4, 64 // 2**level, 64)
+    assert ZarrReader.model_validate_json(reader.model_dump_json()) == reader
+    assert hash(reader) == hash(ZarrReader(path=pyramid_of_three, level=wanted))
+
+
+def test_a_voxel_size_finer_than_all_levels_is_refused_with_those_there_are(pyramid_of_three):
+    with pytest.raises(DataError, match=r"no level is as fine as 4 nm; there are 0: 40 x 7.99 x 7.99 nm, 1: ") as error:
+        ZarrReader(path=pyramid_of_three, level="4 nm").open()
+    assert len(str(error.value).splitlines()) == 3
+
+
+def test_levels_without_voxel_size_are_not_chosen_by_one(store):
+    group, path = store
+    add(group, "0")
+    group.update_attributes({"multiscales": [{"version": "0.4", "datasets": [{"path": "0"}]}]})
+    with pytest.raises(DataError, match="the levels state no voxel size"):
+        ZarrReader(path=path, level="8 nm").open()
+
+
+def test_shards_hold_many_chunks_in_one_file_on_all_levels(tmp_path):
+    spec = VolumeSpec((8, 32, 48), "uint16")
+    values = np.random.default_rng(0).integers(0, 999, (1, *spec.shape)).astype("uint16")
+    written(tmp_path / "a.zarr", spec, values, chunks=(2, 8, 8), shards=(8, 16, 16), levels=2)
+    fine, coarse = (zarr.open_array(str(tmp_path / "a.zarr" / "a" / level), mode="r") for level in "01")
+    assert (fine.chunks, fine.shards) == ((2, 8, 8), (8, 16, 16))
+    assert (coarse.chunks, coarse.shards) == ((2, 8, 8), (4, 16, 16))
+    files = [file for file in (tmp_path / "a.zarr" / "a" / "0").rglob("*") if file.is_file()]
+    assert len(files) == 1 + 2 * 3
+    np.testing.assert_array_equal(fine[:], values[0])
+    plain = tmp_path / "plain.zarr"
+    written(plain, spec, values, chunks=(2, 8, 8), levels=2)
+    np.testing.assert_array_equal(coarse[:], zarr.open_array(str(plain / "a" / "1"), mode="r")[:])
+
+
+def test_the_shard_is_what_boxes_written_at_the_same_time_do_not_share(tmp_path):
+    writer = ZarrWriter(path=str(tmp_path / "a.zarr"), chunks=(2, 8, 8), shards=(4, 16, 16))
+    assert writer.create("a", VolumeSpec((8, 32, 48), "uint8")).spec.chunks == (4, 16, 16)
+    small = writer.create("small", VolumeSpec((3, 12, 48), "uint8"))  # no larger than what covers the array
+    assert small.spec.chunks == (4, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"shards": (64, 128, 100)}, "are not whole chunks of"),
+        ({"shards": (64, 128, 128), "version": "0.4"}, "shards are of zarr v3"),
+        ({"shards": (64, 128, 128), "layout": "catena"}, "shards are of zarr v3"),
+    ],
+)
+def test_shards_that_cannot_be_are_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        ZarrWriter(path="a.zarr", **options)
+
+
+def test_a_damaged_or_cut_shard_is_an_error_of_three_lines(tmp_path):
+    spec = VolumeSpec((4, 16, 16), "uint8")
+    noise = np.random.default_rng(0).integers(0, 255, (1, *spec.shape)).astype("uint8")
+    written(tmp_path / "a.zarr", spec, noise, chunks=(2, 8, 8), shards=(4, 16, 16), levels=1)
+    (shard,) = [f for f in (tmp_path / "a.zarr" / "a" / "0" / "c").rglob("*") if f.is_file()]
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(DataError, match="cannot be decoded") as error:
+        ZarrReader(path=str(tmp_path / "a.zarr")).open().read(Roi.whole(spec.shape))
+    assert len(str(error.value).splitlines()) == 3
+
+
+def test_the_default_block_of_a_run_is_whole_chunks_of_volumes_of_any_size(tmp_path):
+    block = (128, 512, 512)
+    for number, shape in enumerate([(300, 700, 900), (100, 130, 90), (1, 70, 600)]):
+        volume = ZarrWriter(path=str(tmp_path / "a.zarr")).create(str(number), VolumeSpec(shape, "uint8"))
+        assert all(b >= n or b % c == 0 for b, n, c in zip(block, shape, volume.spec.chunks, strict=True))

@@ -1,5 +1,6 @@
 """The axes of an array on disk, and how they become (c, z, y, x)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,11 @@ class Axes:
         """What cuts `roi`, all its channels, out of the array."""
         ranges: dict[str, slice | int] = {"t": 0, "c": slice(None), **dict(zip("zyx", roi.slices, strict=True))}
         return tuple(ranges[name] for name in self.names)
+
+    def planes(self, roi: Roi) -> NDArray[np.int64]:
+        """Numbers of the planes (y, x) that meet `roi`, where these are the last axes, along the axes before them."""
+        stack = self.shape[:-2]
+        return np.array(np.arange(math.prod(stack)).reshape(stack)[self.index(roi)[:-2]])
 
     def arrange(self, values: NDArray[Any]) -> NDArray[Any]:
         """What `index` cut out, as (c, z, y, x)."""

@@ -12,7 +12,7 @@ from mitocore import DataError, Reader, Volume
 from mitocore_io import attributes
 from mitocore_io.axes import Axes
 from mitocore_io.stored_array import StoredArray
-from mitocore_io.targets import hint_of_keys, missing
+from mitocore_io.targets import hint_of_keys, local, missing
 
 
 class Hdf5Reader(Reader):
@@ -28,7 +28,7 @@ class Hdf5Reader(Reader):
     """Names of the dataset's axes, such as "zyxc", where they are not the usual ones and the file does not say."""
 
     def open(self) -> Volume:
-        file = open_file(Path(self.path), "r")
+        file = open_file(local(self.path), "r")
         try:
             dataset = dataset_of(file, self.key, self.path)
             axes = Axes.of(dataset.shape, self.axes or axes_noted(dataset), f"{self.path}::{dataset.name[1:]}")
@@ -39,7 +39,7 @@ class Hdf5Reader(Reader):
             raise
 
     def files(self) -> Sequence[Path]:
-        with open_file(Path(self.path), "r") as file:
+        with open_file(local(self.path), "r") as file:
             return [Path(self.path), *_linked(dataset_of(file, self.key, self.path), Path(self.path))]
 
 

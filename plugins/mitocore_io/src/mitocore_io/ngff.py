@@ -13,6 +13,7 @@ from mitocore_io import units
 
 LABELS = (Kind.MASK, Kind.SEMANTIC, Kind.INSTANCE)
 Version = Literal["0.4", "0.5"]
+_TOLERANCE = 1.01  # scales of a pyramid are often rounded: 7.99 nm is 8 nm
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,33 @@ class Multiscale:
 
     axes: str | None
     levels: tuple[Level, ...]
+
+    def level(self, wanted: int | VoxelSize, where: str) -> Level:
+        """The level of that number; or the coarsest whose shortest voxel edge is no longer than that of a voxel size.
+
+        Voxels of such a level show all that voxels of the size would show. Of levels with the same shortest edge, the
+        one nearest to the voxel size along all axes.
+
+        Raises
+        ------
+        DataError
+            If there is none: no such number, no voxel sizes stated, or all levels coarser.
+        """
+        if isinstance(wanted, int):
+            if wanted >= len(self.levels):
+                problem = f"level {wanted} is not there: there are {len(self.levels)}, from 0"
+                raise DataError(problem, where=where, hint=f"level = {len(self.levels) - 1}")
+            return self.levels[wanted]
+        edges = [level.voxel_size.edges if level.voxel_size else () for level in self.levels]
+        fine = [i for i, each in enumerate(edges) if each and min(each) <= min(wanted.edges) * _TOLERANCE]
+        if fine:
+            return self.levels[max(fine, key=lambda i: (min(edges[i]), -_distance(edges[i], wanted.edges), -i))]
+        if not any(edges):
+            problem = "the levels state no voxel size that one could be chosen by"
+            raise DataError(problem, where=where, hint=f"level = 0, up to {len(self.levels) - 1}")
+        listed = ", ".join(f"{i}: {' x '.join(f'{e:g}' for e in each)} nm" for i, each in enumerate(edges) if each)
+        problem = f"no level is as fine as {min(wanted.edges):g} nm; there are {listed}"
+        raise DataError(problem, where=where, hint="level = 0, and resample, or a coarser voxel size")
 
 
 def multiscale(attributes: Mapping[str, Any], where: str) -> Multiscale | None:
@@ -56,6 +84,10 @@ def multiscale(attributes: Mapping[str, Any], where: str) -> Multiscale | None:
         problem = f"the multiscales metadata do not follow OME-NGFF: {type(error).__name__} {error}"
         raise DataError(problem, where=where, hint="name the array itself, as in key = '0'") from error
     return Multiscale(names or None, tuple(levels))
+
+
+def _distance(edges: Sequence[float], others: Sequence[float]) -> float:
+    return sum(abs(math.log(a / b)) for a, b in zip(edges, others, strict=True))
 
 
 def _level(path: str, axes: Sequence[Mapping[str, Any]], names: str, steps: Sequence[Mapping[str, Any]]) -> Level:

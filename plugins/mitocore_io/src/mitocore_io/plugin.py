@@ -20,6 +20,16 @@ def mitocore_register(registry: Any) -> None:
     registry.add("reader", "tiff", "mitocore_io.tiff_reader:TiffReader", "a TIFF volume or page stack", suffixes=stack)
     registry.add("writer", "tiff", "mitocore_io.tiff_writer:TiffWriter", "one TIFF volume per array", suffixes=stack)
 
-    slices = ("/", ".png", "*.tif", "*.tiff")  # a glob of TIFF files is a stack of slices, not one TIFF volume
+    slices = ("/", ".png", ".jpg", ".jpeg", "*.tif", "*.tiff")  # a glob of TIFF files is a stack of slices
     registry.add("reader", "slices", "mitocore_io.slices_reader:SlicesReader", "a folder of slices", suffixes=slices)
-    registry.add("writer", "slices", "mitocore_io.slices_writer:SlicesWriter", "a folder of PNGs", suffixes=("/",))
+    written = "mitocore_io.slices_writer"
+    registry.add("writer", "slices", f"{written}:SlicesWriter", "a folder of PNG slices", suffixes=("/",))
+    registry.add("writer", "tiff-slices", f"{written}:TiffSlicesWriter", "a folder of TIFF slices, for many ids")
+    registry.add("writer", "jpeg-slices", f"{written}:JpegSlicesWriter", "a folder of JPEG slices, lossy")
+
+    nifti = (".nii", ".nii.gz")
+    registry.add("reader", "nifti", "mitocore_io.nifti_reader:NiftiReader", "a NIfTI volume", suffixes=nifti)
+    registry.add("writer", "nifti", "mitocore_io.nifti_writer:NiftiWriter", "one NIfTI file per array", suffixes=nifti)
+
+    tiles = "the tile JSON of PyTorch Connectomics"
+    registry.add("reader", "tiles", "mitocore_io.tiles_reader:TilesReader", tiles, suffixes=(".json",))

@@ -1,8 +1,7 @@
-"""Single PNG files: what their header says, and their grey levels."""
+"""Single PNG files."""
 
 import struct
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mitocore import DataError
+from mitocore_io.image_header import ImageHeader
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY = 0  # colour type without palette, colours and alpha
 
 
-@dataclass(frozen=True, slots=True)
-class PngHeader:
-    """Size in pixels and the smallest dtype for the grey levels: bool, uint8 or uint16."""
-
-    height: int
-    width: int
-    dtype: str
-
-
-def header(path: Path) -> PngHeader:
+def header(path: Path) -> ImageHeader:
     """Read the first bytes of a file.
 
     Raises
@@ -39,30 +30,23 @@ def header(path: Path) -> PngHeader:
         raise DataError(f"{path.name!r} is not a PNG file, or is cut short", where=str(path))
     width, height, depth, colour = struct.unpack(">IIBB", first[16:26])
     one_bit = depth == 1 and colour == _GREY
-    return PngHeader(height, width, "bool" if one_bit else "uint16" if depth == 16 else "uint8")
+    return ImageHeader(height, width, "bool" if one_bit else "uint16" if depth == 16 else "uint8")
 
 
-def pixels(path: Path) -> NDArray[Any]:
-    """Grey levels (y, x), uint8 or uint16; 1-bit pixels are 0 and 255. Alpha is left out.
+def decoded(path: Path) -> NDArray[Any]:
+    """Pixels (y, x), or (y, x, samples) in colour or with alpha; 1-bit pixels are 0 and 255.
 
     Raises
     ------
     DataError
-        If the file is damaged, or holds colours.
+        If the file is damaged.
     """
     try:
         image: NDArray[Any] = imagecodecs.png_decode(path.read_bytes())
     except (OSError, RuntimeError, ValueError) as error:
         problem = f"{path.name!r} cannot be decoded: it is damaged or cut short"
         raise DataError(problem, where=str(path), hint="copy the file again") from error
-    if image.ndim == 2:
-        return image
-    grey = image[..., 0]
-    if image.shape[2] >= 3 and not ((grey == image[..., 1]) & (grey == image[..., 2])).all():
-        y, x = np.argwhere((image[..., :3] != grey[..., None]).any(axis=2))[0]
-        problem = f"{path.name!r} is in colour: pixel ({y}, {x}) is {tuple(image[y, x, :3].tolist())}"
-        raise DataError(problem, where=str(path), hint="convert the slices to grey levels")
-    return grey
+    return image
 
 
 def encode(plane: NDArray[Any]) -> bytes:

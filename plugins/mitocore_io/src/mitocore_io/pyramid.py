@@ -45,32 +45,41 @@ def coarser(shape: Shape, factor: Shape) -> Shape:
     return z, y, x
 
 
+def written_at_once(array: Any) -> tuple[int, ...]:
+    """Lengths of what is one file of a zarr array, and so has one writer at a time: a shard, or a chunk."""
+    lengths: tuple[int, ...] = array.shards or array.chunks
+    return lengths
+
+
 def boxes(coarse: Any, axes_names: str) -> int:
-    """In how many chunks a coarse array is filled."""
+    """In how many shards or chunks a coarse array is filled."""
     target = Axes.of(coarse.shape, axes_names, "")
-    return sum(1 for _ in _boxes(target.volume, target.of_volume(coarse.chunks)))
+    return sum(1 for _ in _boxes(Roi.whole(target.volume), target.of_volume(written_at_once(coarse))))
 
 
 def filled(fine: Any, coarse: Any, axes_names: str, spec: VolumeSpec) -> Iterator[Roi]:
-    """Fill the coarse array from the fine one; gives each chunk of it when it is filled.
+    """Fill the coarse array from the fine one; gives each shard or chunk of it when it is filled.
 
     Labels keep their values (the first voxel of each cell is taken); images and probabilities are averaged.
     """
     source, target = Axes.of(fine.shape, axes_names, ""), Axes.of(coarse.shape, axes_names, "")
     z, y, x = (max(1, round(a / b)) for a, b in zip(source.volume, target.volume, strict=True))
     nearest = spec.kind in LABELS or (spec.kind is Kind.IMAGE and spec.dtype in _PROBABLY_IDS)
-    for roi in _boxes(target.volume, target.of_volume(coarse.chunks)):
-        start, stop = ((a * z, b * y, c * x) for a, b, c in (roi.start, roi.stop))
-        inside = Roi(start, stop).clip(Roi.whole(source.volume))
-        values = source.arrange(fine[source.index(inside)])
-        cells = values[:, ::z, ::y, ::x] if nearest else _mean(values, (z, y, x))
-        coarse[target.index(roi)] = target.lay_out(cells.astype(coarse.dtype, copy=False))
+    for roi in _boxes(Roi.whole(target.volume), target.of_volume(written_at_once(coarse))):
+        cells = np.empty((target.channels, *roi.shape), coarse.dtype)
+        for part in _boxes(roi, target.of_volume(coarse.chunks)):  # a shard of the fine array need not fit into memory
+            start, stop = ((a * z, b * y, c * x) for a, b, c in (part.start, part.stop))
+            inside = Roi(start, stop).clip(Roi.whole(source.volume))
+            values = source.arrange(fine[source.index(inside)])
+            within = tuple(slice(a - o, b - o) for a, b, o in zip(part.start, part.stop, roi.start, strict=True))
+            cells[(slice(None), *within)] = values[:, ::z, ::y, ::x] if nearest else _mean(values, (z, y, x))
+        coarse[target.index(roi)] = target.lay_out(cells)
         yield roi
 
 
-def _boxes(shape: Shape, chunk: Shape) -> Iterator[Roi]:
-    for z, y, x in product(*(range(0, n, c) for n, c in zip(shape, chunk, strict=True))):
-        yield Roi((z, y, x), (z + chunk[0], y + chunk[1], x + chunk[2])).clip(Roi.whole(shape))
+def _boxes(within: Roi, step: Shape) -> Iterator[Roi]:
+    for z, y, x in product(*(range(a, b, s) for a, b, s in zip(within.start, within.stop, step, strict=True))):
+        yield Roi((z, y, x), (z + step[0], y + step[1], x + step[2])).clip(within)
 
 
 def _mean(values: NDArray[Any], factor: Shape) -> NDArray[Any]:

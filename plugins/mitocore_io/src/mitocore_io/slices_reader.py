@@ -11,18 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mitocore import DataError, Reader, Roi, Volume, VolumeSpec
-from mitocore_io import attributes, png
+from mitocore_io import attributes, images
 from mitocore_io.axes import Axes
-from mitocore_io.targets import missing
+from mitocore_io.targets import local, missing
 from mitocore_io.tiff_reader import TiffReader
 
-SUFFIXES = (".png", ".tif", ".tiff")
+SUFFIXES = (*images.SUFFIXES, ".tif", ".tiff")
+_SAME = {".tiff": ".tif", ".jpeg": ".jpg"}
 NOTE = "volume.json"
 """What the writer notes beside its slices, which cannot hold it: voxel size, kind."""
 
 
 class SlicesReader(Reader):
-    """A folder of PNG or TIFF slices, one file per z, in the order of the numbers in their names (img2 before img10).
+    """A folder of PNG, TIFF or JPEG slices, one per z, in the order of the numbers in their names (img2 before img10).
 
     `path` is the folder, a pattern such as "raw/*.png", or one file, which is a volume of one slice. Slices know no
     voxel size. 1-bit slices among 8-bit ones are read as 0 and 255, as PNG defines them; colours are refused.
@@ -69,12 +70,12 @@ def slice_of(file: Path, spec: VolumeSpec, roi: Roi) -> NDArray[Any]:
     DataError
         If the file is gone, damaged, in colour, or has changed since the folder was opened.
     """
-    if file.suffix.lower() != ".png":
+    if file.suffix.lower() not in images.SUFFIXES:
         with TiffReader(path=str(file)).open() as volume:
             plane: NDArray[Any] = volume.read(roi)[0, 0]
         one_bit_of_many = plane.dtype == np.bool_ and spec.dtype == "uint8"
         return plane.astype(np.uint8) * 255 if one_bit_of_many else plane
-    plane = png.pixels(file)
+    plane = images.pixels(file)
     if plane.shape != spec.shape[1:]:
         problem = f"{file.name!r} has changed: it has {plane.shape} pixels (y, x), not {spec.shape[1:]}"
         raise DataError(problem, where=str(file))
@@ -100,7 +101,7 @@ def natural(name: str) -> tuple[list[str | int], str]:
 
 
 def _files(path: str) -> list[Path]:
-    folder, pattern = Path(path), "*"
+    folder, pattern = local(path), "*"
     if any(sign in folder.name for sign in "*?["):
         folder, pattern = folder.parent, folder.name
     if folder.is_file():
@@ -108,7 +109,7 @@ def _files(path: str) -> list[Path]:
     if not folder.exists():
         raise missing(folder)
     fits = [file for file in folder.glob(pattern) if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
-    kinds = sorted({".tif" if file.suffix.lower() == ".tiff" else file.suffix.lower() for file in fits})
+    kinds = sorted({_SAME.get(file.suffix.lower(), file.suffix.lower()) for file in fits})
     if not fits:
         what = f"no file that fits {pattern!r}" if pattern != "*" else "no slices"
         problem = f"{folder.name!r} holds {what}; slices are files that end in {', '.join(SUFFIXES)}"
@@ -120,8 +121,8 @@ def _files(path: str) -> list[Path]:
 
 
 def _form(file: Path) -> _Form:
-    if file.suffix.lower() == ".png":
-        found = png.header(file)
+    if file.suffix.lower() in images.SUFFIXES:
+        found = images.header(file)
         return _Form(file.name, found.height, found.width, found.dtype)
     with TiffReader(path=str(file)).open() as volume:
         (z, y, x), channels = volume.spec.shape, len(volume.spec.channels)

@@ -1,36 +1,46 @@
-"""Writer of a folder of PNG slices."""
+"""Writers of folders in which every file is one slice: PNG, TIFF or JPEG."""
 
+import io
 import json
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
+from pydantic import Field
 
 from mitocore import DataError, Roi, VolumeSpec, WritableVolume, Writer
 from mitocore.interfaces import Progress
-from mitocore_io import attributes, png, targets
+from mitocore_io import attributes, jpeg, png, targets
 from mitocore_io.axes import Axes
 from mitocore_io.slices_reader import NOTE, slice_of
+from mitocore_io.tiff_writer import TiffWriter
 
 
 class SlicesWriter(Writer):
     """A folder of grey PNG slices, z00000.png and so on, of 1, 8 or 16 bits.
 
-    The folder is called `<name>.part` until it is finished. What PNG cannot hold (voxel size, origin, kind) is noted
-    in its file volume.json. `{name}` in `path` is the name of the array; more than one array needs it.
+    The folder is called `<name>.part` until it is finished. What the slices cannot hold (voxel size, origin, kind) is
+    noted in its file volume.json. `{name}` in `path` is the name of the array; more than one array needs it.
     """
 
     order: ClassVar[Literal["any", "planes"]] = "planes"
     holds: ClassVar[Literal["one", "many"]] = "one"
     sharing: ClassVar[Literal["processes", "threads", "one"]] = "one"
     dtypes: ClassVar[tuple[str, ...]] = ("bool", "uint8", "uint16")
+    suffix: ClassVar[str] = ".png"
+    """Of the files."""
+
+    def encoded(self, plane: NDArray[Any]) -> bytes:
+        """Content of the file of a (y, x) plane."""
+        return png.encode(plane)
 
     def create(self, name: str, spec: VolumeSpec, *, resume: bool = False) -> WritableVolume:
         target = targets.named(self.path, name)
-        targets.check_dtype(spec, self.dtypes, "a PNG slice", str(target))
+        targets.check_dtype(spec, self.dtypes, f"a {self.suffix} slice", str(target))
         if len(spec.channels) > 1:
-            problem = f"a PNG slice holds one channel, not {len(spec.channels)}: {', '.join(spec.channels)}"
+            problem = f"a {self.suffix} slice holds one channel, not {len(spec.channels)}: {', '.join(spec.channels)}"
             raise DataError(problem, where=str(target), hint='writer = "zarr", or save one channel')
         part = targets.part_of(target)
         if not resume:
@@ -44,7 +54,7 @@ class SlicesWriter(Writer):
                 part.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise DataError(f"the folder cannot be created: {error}", where=str(part)) from error
-            noted = {"shape": spec.shape, "dtype": spec.dtype, **attributes.attributes(spec)}
+            noted = {"suffix": self.suffix, "shape": spec.shape, "dtype": spec.dtype, **attributes.attributes(spec)}
             _replace(part / NOTE, json.dumps(noted, indent=1).encode())
         volume = self.open(name)
         targets.check_same(volume, spec, str(target))
@@ -56,20 +66,55 @@ class SlicesWriter(Writer):
         folder = target if target.exists() or not part.exists() else part
         if not folder.exists():
             raise targets.missing(folder)
-        return WritableSlices(folder, target)
+        return WritableSlices(folder, target, self)
+
+
+class TiffSlicesWriter(SlicesWriter):
+    """A folder of TIFF slices, z00000.tif and so on, of one page each, compressed: for ids that PNG cannot hold.
+
+    Otherwise as the writer of PNG slices.
+    """
+
+    dtypes: ClassVar[tuple[str, ...]] = TiffWriter.dtypes
+    suffix: ClassVar[str] = ".tif"
+
+    def encoded(self, plane: NDArray[Any]) -> bytes:
+        file = io.BytesIO()
+        tifffile.imwrite(file, plane, photometric="minisblack", compression="zlib", metadata=None)
+        return file.getvalue()
+
+
+class JpegSlicesWriter(SlicesWriter):
+    """A folder of grey JPEG slices, z00000.jpg and so on, for images that are looked at: values change on the way.
+
+    Otherwise as the writer of PNG slices.
+    """
+
+    lossy: ClassVar[bool] = True
+    dtypes: ClassVar[tuple[str, ...]] = ("uint8",)
+    suffix: ClassVar[str] = ".jpg"
+
+    quality: Annotated[int, Field(ge=1, le=100)] = 95
+    """From 1, smallest, to 100, nearest to the image."""
+
+    def encoded(self, plane: NDArray[Any]) -> bytes:
+        return jpeg.encode(plane, self.quality)
 
 
 class WritableSlices(WritableVolume):
     """A folder of slices; those not written yet count as zeros."""
 
-    def __init__(self, folder: Path, target: Path) -> None:
-        self._folder, self._target = folder, target
+    def __init__(self, folder: Path, target: Path, writer: SlicesWriter) -> None:
+        self._folder, self._target, self._writer = folder, target, writer
         try:
             noted = json.loads((folder / NOTE).read_bytes())
             axes, dtype = Axes.of(noted["shape"], "zyx", str(folder)), np.dtype(noted["dtype"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             problem = f"{folder.name!r} has no {NOTE} that says its shape and dtype: it cannot be written into"
             raise DataError(problem, where=str(folder), hint="write to another path") from error
+        if noted.get("suffix") != writer.suffix:
+            problem = f"{folder.name!r} holds {noted.get('suffix')} slices, not {writer.suffix}"
+            raise DataError(problem, where=str(folder), hint="write to another path")
         chunks = (1, *axes.shape[1:])
         self._spec = attributes.volume_spec(axes, dtype, chunks, attributes.record(noted), None, str(folder))
 
@@ -93,13 +138,13 @@ class WritableSlices(WritableVolume):
             if plane.shape != (height, width):
                 whole = self.read(Roi((z, 0, 0), (z + 1, height, width)))[0, 0]
                 whole[roi.slices[1:]] = plane
-            _replace(self._file(z), png.encode(whole.astype(self._spec.dtype, copy=False)))
+            _replace(self._file(z), self._writer.encoded(whole.astype(self._spec.dtype, copy=False)))
 
     def finish(self, progress: Progress = lambda _done, _total: None) -> None:
         empty = np.zeros(self._spec.shape[1:], self._spec.dtype)
         for z in range(self._spec.shape[0]):
             if not self._file(z).exists():
-                _replace(self._file(z), png.encode(empty))
+                _replace(self._file(z), self._writer.encoded(empty))
         if self._folder != self._target:
             for left in self._folder.glob("*.tmp"):
                 left.unlink()
@@ -107,7 +152,7 @@ class WritableSlices(WritableVolume):
             self._folder = self._target
 
     def _file(self, z: int) -> Path:
-        return self._folder / f"z{z:05d}.png"
+        return self._folder / f"z{z:05d}{self._writer.suffix}"
 
 
 def _replace(file: Path, content: bytes) -> None:

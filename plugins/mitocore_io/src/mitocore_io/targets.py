@@ -26,13 +26,27 @@ def _layout(spec: VolumeSpec) -> str:
     return f"{len(spec.channels)} x {spec.shape} {spec.dtype}"
 
 
+def local(path: str) -> Path:
+    """The path of a file or folder on this machine.
+
+    Raises
+    ------
+    DataError
+        If it is an address.
+    """
+    if "://" in path:
+        problem = f"{path!r} is an address; of these only zarr stores are read, and nothing is written there"
+        raise DataError(problem, hint="copy it to this machine, or write to a path on it")
+    return Path(path)
+
+
 def named(path: str, name: str) -> Path:
     """The path of one array: `{name}` replaced.
 
     >>> named("runs/{name}.tif", "mito.instances").name
     'mito.instances.tif'
     """
-    return Path(path.replace("{name}", name))
+    return local(path.replace("{name}", name))
 
 
 def part_of(path: Path) -> Path:

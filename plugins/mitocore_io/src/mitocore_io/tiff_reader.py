@@ -17,8 +17,9 @@ from pydantic import NonNegativeInt
 from mitocore import DataError, Reader, Roi, Volume, VolumeSpec
 from mitocore_io import attributes, tiff_chain
 from mitocore_io.axes import Axes
-from mitocore_io.targets import missing
-from mitocore_io.tiff_metadata import axes_of, record_of
+from mitocore_io.flat_file import overwrite
+from mitocore_io.targets import local, missing
+from mitocore_io.tiff_metadata import TAG, axes_of, record_of
 
 logger = logging.getLogger(__name__)
 _DAMAGED = (
@@ -48,7 +49,7 @@ class TiffReader(Reader):
     """Which image of a file that holds several of different shape."""
 
     def open(self) -> "TiffVolume":
-        path = Path(self.path)
+        path = local(self.path)
         if not path.exists():
             raise missing(path)
         with quiet():
@@ -99,7 +100,7 @@ class TiffVolume(Volume):
 
     def read(self, roi: Roi) -> NDArray[Any]:
         try:
-            values = self._mapped(roi) if self._series.dataoffset is not None else self._decoded(roi)
+            values = self._decoded(roi) if self.packed else self._mapped(roi)
         except _DAMAGED as error:
             problem = f"planes {roi.start[0]} to {roi.stop[0]} cannot be decoded: {str(error)[:160]}"
             raise DataError(
@@ -107,28 +108,19 @@ class TiffVolume(Volume):
             ) from error
         return values.astype(self._spec.dtype, copy=False)
 
-    def write(self, roi: Roi, values: NDArray[Any]) -> None:
-        """Overwrite voxels; what `TiffWriter` does in the file it laid out.
+    @property
+    def packed(self) -> bool:
+        """Whether the voxels do not lie in one piece, uncompressed, so that they cannot be overwritten."""
+        return self._series.dataoffset is None
 
-        Raises
-        ------
-        DataError
-            If the voxels do not lie in one piece, uncompressed.
-        """
-        if self._series.dataoffset is None:
-            problem = f"{Path(self._path).name!r} is compressed, or its pages are scattered: it cannot be written into"
-            raise DataError(problem, where=self._path, hint="write to a file of its own")
-        stored = self._axes.lay_out(values).astype(self._stored, copy=False)
-        height, width = self._axes.shape[-2:]
-        (_, top, left), (_, bottom, right) = roi.start, roi.stop
-        numbers = self._numbers(roi)
-        planes = stored.reshape(*numbers.shape, bottom - top, right - left)
-        whole_rows = right - left == width
-        with Path(self._path).open("r+b") as file:  # not through the map: a full disk is then an error, not a signal
-            for place, number in np.ndenumerate(numbers):
-                for first in (top,) if whole_rows else range(top, bottom):
-                    file.seek(self._series.dataoffset + ((number * height + first) * width + left) * stored.itemsize)
-                    file.write(planes[place][first - top : None if whole_rows else first - top + 1].tobytes())
+    @property
+    def own(self) -> bool:
+        """Whether `TiffWriter` wrote the file."""
+        return TAG in self._series.keyframe.tags
+
+    def write(self, roi: Roi, values: NDArray[Any]) -> None:
+        """Overwrite voxels of a file that is not packed."""
+        overwrite(Path(self._path), self._stored, self._series.dataoffset, self._axes, roi, values)
 
     def close(self) -> None:
         self._tif.close()
@@ -143,16 +135,11 @@ class TiffVolume(Volume):
         return self._axes.arrange(np.array(mapped[self._axes.index(roi)]))
 
     def _decoded(self, roi: Roi) -> NDArray[Any]:
-        numbers = self._numbers(roi)
+        numbers = self._axes.planes(roi)
         planes = np.zeros((*numbers.shape, *roi.shape[1:]), np.dtype(self._spec.dtype))
         for place, number in np.ndenumerate(numbers):
             self._fill(planes[place], int(number), roi)
         return self._axes.arrange(planes)
-
-    def _numbers(self, roi: Roi) -> NDArray[np.int64]:
-        """Numbers of the pages that meet `roi`, along the axes of the stack."""
-        stack = self._axes.shape[:-2]
-        return np.array(np.arange(math.prod(stack)).reshape(stack)[self._axes.index(roi)[:-2]])
 
     def _fill(self, plane: NDArray[Any], number: int, roi: Roi) -> None:
         with self._reading:

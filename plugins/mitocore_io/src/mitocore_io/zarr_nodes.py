@@ -1,4 +1,4 @@
-"""Groups and arrays of a zarr store on this machine, v2 or v3, found by their metadata files alone."""
+"""Groups and arrays of a zarr store, v2 or v3, here or at an address, found by their metadata files alone."""
 
 import json
 from pathlib import Path
@@ -8,27 +8,31 @@ import zarr
 
 from mitocore import DataError
 from mitocore_io.ngff import Multiscale, multiscale
+from mitocore_io.remote import Remote
 from mitocore_io.targets import hint_of_keys, missing
+
+Node = Path | Remote
+"""A folder that may be a group or array."""
 
 BAD_METADATA = (OSError, ValueError, KeyError, TypeError, zarr.errors.BaseZarrError)
 """What zarr raises on metadata that are missing, cut short or not to be understood."""
 
 
-def format_of(node: Path) -> Literal[2, 3] | None:
+def format_of(node: Node) -> Literal[2, 3] | None:
     """Version of the zarr format of a group or array; None if the folder is neither."""
     if (node / "zarr.json").is_file():
         return 3
     return 2 if (node / ".zarray").is_file() or (node / ".zgroup").is_file() else None
 
 
-def is_array(node: Path) -> bool:
+def is_array(node: Node) -> bool:
     """Whether a folder is an array."""
     if (node / "zarr.json").is_file():
         return _json(node / "zarr.json").get("node_type") == "array"
     return (node / ".zarray").is_file()
 
 
-def attributes_of(node: Path) -> dict[str, Any]:
+def attributes_of(node: Node) -> dict[str, Any]:
     """Attributes of a group or array.
 
     Raises
@@ -42,22 +46,22 @@ def attributes_of(node: Path) -> dict[str, Any]:
     return _json(node / ".zattrs") if (node / ".zattrs").is_file() else {}
 
 
-def multiscale_at(node: Path) -> Multiscale | None:
+def multiscale_at(node: Node) -> Multiscale | None:
     """The OME-NGFF multiscale that a group declares."""
     return None if is_array(node) else multiscale(attributes_of(node), str(node))
 
 
-def keys_of(root: Path) -> list[str]:
+def keys_of(root: Node) -> list[str]:
     """Keys of what can be opened below `root`: arrays, and multiscales, which count once for all their levels."""
     if is_array(root) or (multiscale_at(root) and not (root / "labels").is_dir()):
         return [""]
     if multiscale_at(root):
         return ["", *(_join("labels", key) for key in keys_of(root / "labels"))]
-    children = sorted(child for child in root.iterdir() if child.is_dir())
-    return [_join(child.name, key) for child in children for key in keys_of(child)]
+    children = [child for child in root.iterdir() if child.is_dir()]
+    return sorted(_join(child.name, key) for child in children for key in keys_of(child))
 
 
-def node_of(root: Path, key: str) -> Path:
+def node_of(root: Node, key: str) -> Node:
     """The array or multiscale that `key` names; with a group, the one that stands for it.
 
     A group stands for its multiscale, else for the only array below it, else for `volumes/raw` in Catena's layout.
@@ -68,7 +72,7 @@ def node_of(root: Path, key: str) -> Path:
         If there is no store, nothing of that key, or several arrays and nothing says which; the keys are listed.
     """
     if not root.exists():
-        raise missing(root)
+        raise missing(root) if isinstance(root, Path) else root.absent()
     if not root.is_dir():
         raise DataError(f"{root.name!r} is a file, not a zarr store", where=str(root))
     node = root.joinpath(*[part for part in key.split("/") if part not in ("", ".", "..")])
@@ -89,7 +93,7 @@ def node_of(root: Path, key: str) -> Path:
     raise DataError(problem, where=str(root))
 
 
-def open_array(node: Path, mode: Literal["r", "r+"]) -> Any:
+def open_array(node: Node, mode: Literal["r", "r+"]) -> Any:
     """Open a zarr array; its format is stated, so that zarr need not look for both.
 
     Raises
@@ -98,7 +102,9 @@ def open_array(node: Path, mode: Literal["r", "r+"]) -> Any:
         If its metadata cannot be understood.
     """
     try:
-        return zarr.open_array(str(node), mode=mode, zarr_format=format_of(node))
+        return zarr.open_array(
+            str(node) if isinstance(node, Path) else node.store(), mode=mode, zarr_format=format_of(node)
+        )
     except BAD_METADATA as error:
         problem = f"the metadata of zarr array {node.name!r} cannot be read: {str(error).splitlines()[0][:200]!r}"
         raise DataError(problem, where=str(node)) from error
@@ -108,7 +114,7 @@ def _join(parent: str, child: str) -> str:
     return "/".join(part for part in (parent, child) if part)
 
 
-def _json(file: Path) -> dict[str, Any]:
+def _json(file: Node) -> dict[str, Any]:
     try:
         found = json.loads(file.read_bytes())
     except (OSError, ValueError) as error:

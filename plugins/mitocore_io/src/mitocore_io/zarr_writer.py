@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
-from mitocore import DataError, Roi, Shape, VolumeSpec, VoxelSize, WritableVolume, Writer
+from mitocore import DataError, Roi, Shape, VolumeSpec, VoxelSize, WritableVolume, Writer, as_shape
 from mitocore.interfaces import Progress
 from mitocore_io import attributes, ngff, pyramid, targets
 from mitocore_io.axes import Axes
@@ -41,8 +41,19 @@ class ZarrWriter(Writer):
     """Codec of the chunks."""
     chunks: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 128, 128)
     """Voxels of one chunk along (z, y, x)."""
+    shards: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    """Voxels of one shard along (z, y, x), a multiple of `chunks`: a file that holds many chunks, so that large volumes
+    are fewer files. Zarr v3 only. Shards are what is written at a time: as large as a block, or a part of it."""
     levels: Annotated[int, Field(ge=1)] | None = None
     """Number of levels of a multiscale, the finest included; by default until a plane is at most 256 voxels wide."""
+
+    @model_validator(mode="after")
+    def _shards_fit(self) -> Self:
+        if self.shards and self._format == 2:
+            raise ValueError('shards are of zarr v3: layout = "ome" and version = "0.5"')
+        if self.shards and any(shard % chunk for shard, chunk in zip(self.shards, self.chunks, strict=True)):
+            raise ValueError(f"shards {list(self.shards)} are not whole chunks of {list(self.chunks)}")
+        return self
 
     def create(self, name: str, spec: VolumeSpec, *, resume: bool = False) -> WritableVolume:
         node = self._node(name)
@@ -64,7 +75,9 @@ class ZarrWriter(Writer):
         return self._open(node, name)
 
     def _node(self, name: str) -> Path:
-        return Path(self.path).joinpath(*[part for part in self.key.replace("{name}", name).split("/") if part])
+        return targets.local(self.path).joinpath(
+            *[part for part in self.key.replace("{name}", name).split("/") if part]
+        )
 
     def _array(self, node: Path) -> Path:
         """The array at full resolution: a plain array itself, else the finest level of a multiscale."""
@@ -109,13 +122,15 @@ class ZarrWriter(Writer):
     def add_array(self, group: Any, path: str, spec: VolumeSpec, noted: dict[str, Any]) -> Any:
         """Create an array of zeros, whatever stood there."""
         names = ngff.axes_of(spec)
-        chunk: Shape = tuple(min(c, n) for c, n in zip(self.chunks, spec.shape, strict=True))  # type: ignore[assignment]
+        chunk = as_shape(min(c, n) for c, n in zip(self.chunks, spec.shape, strict=True))
         leading = (len(spec.channels),) if "c" in names else ()
+        each = tuple(1 for _ in leading)
         v3 = self._format == 3
         return group.create_array(
             path,
             shape=(*leading, *spec.shape),
-            chunks=(*(1 for _ in leading), *chunk),
+            chunks=(*each, *chunk),
+            shards=(*each, *self._shard(chunk, spec.shape)) if self.shards else None,
             dtype=spec.dtype,
             compressors=self._codec(),
             fill_value=False if spec.dtype == "bool" else 0,
@@ -123,6 +138,13 @@ class ZarrWriter(Writer):
             chunk_key_encoding={"name": "default" if v3 else "v2", "separator": "/" if self.layout == "ome" else "."},
             dimension_names=list(names) if v3 else None,
             overwrite=True,
+        )
+
+    def _shard(self, chunk: Shape, shape: Shape) -> Shape:
+        """Whole chunks: as many as `shards` says, and no more than cover the array."""
+        return as_shape(
+            c * min(-(-n // c), s // full)
+            for c, n, s, full in zip(chunk, shape, self.shards or chunk, self.chunks, strict=True)
         )
 
 
@@ -136,7 +158,8 @@ class WritableZarr(StoredArray, WritableVolume):
         opened = open_array(array, "r+")
         axes = Axes.of(opened.shape, found.axes if found else None, str(node))
         noted = replace(noted_at(array, level), writing=False)
-        spec = attributes.volume_spec(axes, np.dtype(opened.dtype), opened.chunks, noted, None, str(node))
+        at_once = pyramid.written_at_once(opened)
+        spec = attributes.volume_spec(axes, np.dtype(opened.dtype), at_once, noted, None, str(node))
         super().__init__(opened, axes, spec, str(node))
 
     def write(self, roi: Roi, values: NDArray[Any]) -> None:
