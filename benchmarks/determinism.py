@@ -1,4 +1,4 @@
-"""What can change a bit of the model step on this machine: strips, resumes, threads, batches.
+"""What can change a bit of the model step on this machine: strips, resumes, regions, threads, batches.
 
     python benchmarks/determinism.py [--size 16 192 192] [--window 8 64 64] [--overlap 2 16 16] [--device cpu]
 
@@ -9,13 +9,14 @@ are settled and after they are rounded to float16.
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from mitocore.blockwise.tiles import TileLattice
-from mitocore.geometry import Roi
+from mitocore.geometry import Roi, as_shape
 from mitocore.learn.predict import Inference, slab_boxes, slabs
 from mitocore.specs import Window
 from mitocore.volumes import installed
@@ -29,13 +30,17 @@ def main() -> None:
     parser.add_argument("--overlap", type=int, nargs=3, default=(2, 16, 16), help="overlap of tiles")
     parser.add_argument("--device", default="cpu", help="cpu or cuda:0")
     arguments = parser.parse_args()
-    lattice = TileLattice(tuple(arguments.size), Window(tuple(arguments.window), overlap=tuple(arguments.overlap)))
+    window = Window(tuple(arguments.window), overlap=tuple(arguments.overlap))
+    lattice = TileLattice(tuple(arguments.size), window)
+    region = Roi(*(as_shape(n * part // 7 for n in lattice.volume) for part in (2, 5)))
     model = installed().find("model", "rsunet").load()(preset="anisotropic", widths=(8, 16, 24, 32))
     torch.manual_seed(0)
     network = model.build().to(arguments.device).eval()
     image = np.random.default_rng(0).standard_normal((1, *arguments.size), dtype=np.float32)
 
-    def walk(*, finished: int = 0, seams: Path | None = None, **settings: object) -> NDArray[np.float32]:
+    def walk(
+        *, lattice: TileLattice = lattice, finished: int = 0, seams: Path | None = None, **settings: Any
+    ) -> NDArray[np.float32]:
         found = np.zeros((1, *lattice.volume), np.float32)
         inference = Inference(device=arguments.device, **settings)
         for slab in slabs(
@@ -59,6 +64,11 @@ def main() -> None:
                 part = (slice(None), *box.within(Roi.whole(lattice.volume)))
                 again[part] = plain[part]
             _line(precision, "killed half-way, resumed", again, plain)
+        for batch in (1, 4):
+            whole = plain if batch == 1 else walk(precision=precision, batch=batch)
+            found = walk(lattice=TileLattice(lattice.volume, window, region), precision=precision, batch=batch)
+            cut = (slice(None), *region.slices)
+            _line(precision, f"a region, batch {batch}, and its cut", found[cut], whole[cut])
         if arguments.device == "cpu":
             torch.set_num_threads(1)
             _line(precision, "one thread", walk(precision=precision), plain)
@@ -70,7 +80,7 @@ def main() -> None:
 def _line(precision: str, what: str, found: NDArray[np.float32], plain: NDArray[np.float32]) -> None:
     same, settled = np.array_equal(found, plain), np.array_equal(found.astype("f2"), plain.astype("f2"))
     words = "equal, bit for bit" if same else "equal once settled" if settled else "differs in last bits"
-    print(f"{precision:8} {what:26} {words}; largest difference {np.abs(found - plain).max():.1e}")
+    print(f"{precision:8} {what:30} {words}; largest difference {np.abs(found - plain).max():.1e}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Where the windows of a network lie: a function of the volume and the window, of nothing else."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,13 +17,26 @@ from mitocore.specs import Window
 class TileLattice:
     """The tiles of a volume: a grid anchored at voxel (0, 0, 0), the last tile of an axis shifted inside.
 
-    >>> lattice = TileLattice((11, 4, 4), Window((4, 4, 4), overlap=(1, 0, 0)))
+    Of a region only those tiles take part whose outputs meet it. They lie where they lie in the whole volume, so every
+    voxel of the region is covered by the same tiles.
+
+    >>> window = Window((4, 4, 4), overlap=(1, 0, 0))
+    >>> lattice = TileLattice((11, 4, 4), window)
     >>> lattice.starts[0], lattice.stride
     ((0, 3, 6, 7), (3, 4, 4))
+    >>> TileLattice((11, 4, 4), window, Roi((5, 0, 0), (7, 4, 4))).starts[0]
+    (3, 6)
     """
 
     volume: Shape
     window: Window
+    region: Roi | None = None
+    """None: the whole volume."""
+
+    @cached_property
+    def bounds(self) -> Roi:
+        """The voxels that are wanted: the region, or the whole volume."""
+        return self.region or Roi.whole(self.volume)
 
     @cached_property
     def tile(self) -> Shape:
@@ -42,8 +56,8 @@ class TileLattice:
     @cached_property
     def starts(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """First voxel of the tiles' outputs, along each axis."""
-        axes = zip(self.volume, self.output, self.window.overlap, strict=True)
-        z, y, x = (tuple(starts(n, o, v)) for n, o, v in axes)
+        axes = zip(self.volume, self.output, self.window.overlap, self.bounds.start, self.bounds.stop, strict=True)
+        z, y, x = (tuple(s for s in starts(n, o, v) if s < stop and s + o > start) for n, o, v, start, stop in axes)
         return z, y, x
 
     def __len__(self) -> int:
@@ -58,45 +72,63 @@ class TileLattice:
         return np.minimum(1.0, edge / max(overlap, 1)).astype("f4") if overlap else np.ones(length, "f4")
 
     def total(self, axis: int) -> NDArray[np.float32]:
-        """Sum of the ramps of all tiles that cover each voxel of an axis. Weights of a voxel are products over axes."""
-        length = self.volume[axis]
-        total = np.zeros(max(length, self.output[axis]), "f4")
+        """Sum of the ramps of all tiles that cover each voxel of an axis of the region, weights being their product."""
+        low, high = self.bounds.start[axis], self.bounds.stop[axis]
+        first = self.starts[axis][0]
+        total = np.zeros(self.starts[axis][-1] + self.output[axis] - first, "f4")
         for start in self.starts[axis]:
-            total[start : start + self.output[axis]] += self.ramp(axis)
-        return total[:length]
+            total[start - first : start - first + self.output[axis]] += self.ramp(axis)
+        return total[low - first : high - first]
 
     def read(self, source: Callable[[Roi], NDArray[np.float32]], start: Shape, shape: Shape) -> NDArray[np.float32]:
         """Input voxels (c, z, y, x) of a box that may leave the volume: beyond a face they are mirrored, or zero.
 
         `source` is asked for one box inside the volume.
         """
-        mirrored = self.window.padding == "mirror"
-        places = [
-            _mirror(np.arange(a, a + n), length) if mirrored else np.arange(a, a + n).clip(0, length - 1)
-            for a, n, length in zip(start, shape, self.volume, strict=True)
-        ]
-        box = Roi(as_shape(p.min() for p in places), as_shape(p.max() + 1 for p in places))
+        places = self._places(start, shape)
+        box = _around(places)
         values = source(box)
         for axis, (place, low) in enumerate(zip(places, box.start, strict=True)):
             if len(place) != box.shape[axis] or (np.diff(place) != 1).any():
                 values = np.take(values, place - low, axis=axis + 1)
-        if not mirrored:
+        if self.window.padding == "zero":
             values = values.copy()
             for axis, (a, n, length) in enumerate(zip(start, shape, self.volume, strict=True)):
                 place = np.arange(a, a + n)
                 np.moveaxis(values, axis + 1, 0)[(place < 0) | (place >= length)] = 0
         return values
 
-    def strips(self, rows: int) -> Iterator[tuple[range, int, int]]:
-        """Cut the section into strips of `rows` rows of tiles: (rows, first y, last y + 1 of what they finish).
+    @cached_property
+    def reads(self) -> Roi:
+        """The box of all voxels that the tiles see: with their context, and with what is mirrored at a face."""
+        start = as_shape(s[0] - c for s, c in zip(self.starts, self.window.crop, strict=True))
+        shape = as_shape(s[-1] - s[0] + n for s, n in zip(self.starts, self.tile, strict=True))
+        return _around(self._places(start, shape))
 
-        A last row that was shifted inside stays with the strip before it, so that every strip starts at a multiple of
-        the stride.
+    def _places(self, start: Shape, shape: Shape) -> list[NDArray[np.int_]]:
+        """The voxels of the volume, along each axis, that are seen in a box."""
+        mirrored = self.window.padding == "mirror"
+        return [
+            _mirror(np.arange(a, a + n), length) if mirrored else np.arange(a, a + n).clip(0, length - 1)
+            for a, n, length in zip(start, shape, self.volume, strict=True)
+        ]
+
+    def strips(self, rows: int) -> Iterator[tuple[range, int, int]]:
+        """Cut the region into strips of `rows` strides of y: (rows of tiles, first y, last y + 1 of what they finish).
+
+        A row of tiles belongs to the strip in which it starts, or to the first. What begins below the last row stays
+        with the strip of that row, so that every strip has tiles of its own.
         """
-        y, stride = self.starts[1], self.stride[1]
-        first = [row for row in range(0, len(y), rows) if y[row] == row * stride]
-        for start, stop in zip(first, [*first[1:], len(y)], strict=True):
-            yield range(start, stop), y[start], y[stop] if stop < len(y) else self.volume[1]
+        low, height = self.bounds.start[1], rows * self.stride[1]
+        strips = [max(y - low, 0) // height for y in self.starts[1]]
+        for number in range(strips[-1] + 1):
+            members = range(bisect_left(strips, number), bisect_left(strips, number + 1))
+            start = low + number * height
+            yield members, start, start + height if number < strips[-1] else self.bounds.stop[1]
+
+
+def _around(places: list[NDArray[np.int_]]) -> Roi:
+    return Roi(as_shape(p.min() for p in places), as_shape(p.max() + 1 for p in places))
 
 
 def _mirror(places: NDArray[np.int_], length: int) -> NDArray[np.int_]:

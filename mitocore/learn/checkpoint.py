@@ -1,7 +1,9 @@
 """Weights to and from files: safetensors with a header; foreign state dicts, once, without unpickling anything else."""
 
 import pickle
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from mitocore.component import File
 from mitocore.durable import replaced
 from mitocore.errors import ContractError, DataError
 from mitocore.header import WeightsHeader, read_header
@@ -17,6 +20,10 @@ from mitocore.interfaces import Model
 
 State = Mapping[str, Tensor]
 
+_KEPT: dict[tuple[Any, ...], nn.Module] = {}
+"""Networks that are ready for the next input, by all they depend on; those used longest ago come first."""
+_MOST = 2  # a pipeline of two networks over many inputs loads each once
+_LOCK = threading.Lock()
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "network")
 _PREFIXES = ("module.", "model.", "_orig_mod.")
 
@@ -66,6 +73,43 @@ def trained(model: Model, path: Path) -> nn.Module:
         network = model.build()
         fill(network, load_weights(path), str(path))
     return network.eval()
+
+
+@contextmanager
+def ready(model: Model, path: Path, device: str) -> Iterator[nn.Module]:
+    """The network of `trained` on a device, for as long as the block lasts.
+
+    The last two are kept, so that a process loads a network once for many inputs; a file that changed is loaded again.
+    While one is in use nobody else gets it: two runs at the same time have a network each.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, or the tensors do not fit the model.
+    """
+    files = [path, *(Path(file) for option in sorted(model.marked(File)) if (file := getattr(model, option)))]
+    key = type(model), model.model_dump_json(), device, *map(_identity, files)
+    with _LOCK:
+        network = _KEPT.pop(key, None)
+    if network is None:
+        network = trained(model, path).to(device)
+    try:
+        yield network.eval()
+    finally:
+        with _LOCK:
+            _KEPT.pop(key, None)
+            _KEPT[key] = network
+            while len(_KEPT) > _MOST:
+                del _KEPT[next(iter(_KEPT))]
+
+
+def _identity(path: Path) -> tuple[str, int, int, int]:
+    """What changes when a file is replaced or written to."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise DataError(f"{str(path)!r} cannot be read: {error.strerror}", hint="was it moved while we ran?") from error
+    return str(path.resolve()), found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def fill(network: nn.Module, state: State, where: str) -> None:

@@ -8,6 +8,8 @@ import torch
 
 from mitocore.errors import ResourceError
 
+_AMPERE = 8  # compute capability of the first GPUs of NVIDIA with bf16
+
 
 def chosen(stated: str) -> str:
     """The device that `devices = "auto" | "cpu" | "cuda" | "cuda:1"` means on this machine.
@@ -28,6 +30,16 @@ def chosen(stated: str) -> str:
     if named not in have:
         raise ResourceError(f"there is no device {stated!r}", hint=f"this machine has {', '.join(have)}")
     return named
+
+
+def native_bf16(device: str) -> bool:
+    """Whether a device computes in bf16, instead of emulating it; an older torch may not know it of a CPU.
+
+    On a CPU these are AMX and AVX512-BF16; on a GPU, Ampere and later.
+    """
+    if device != "cpu":
+        return torch.cuda.get_device_properties(device).major >= _AMPERE or torch.version.hip is not None
+    return any(getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("amx_tile", "avx512_bf16"))
 
 
 def seed(*counters: int) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,16 @@ from mitocore.geometry import Roi
 from mitocore.interfaces import Model
 from mitocore.learn import checkpoint
 from mitocore.learn.device import chosen
-from mitocore.learn.predict import Inference, Slab, batch_of, precision_of, rows_within, slab_boxes, slabs
+from mitocore.learn.predict import (
+    Inference,
+    Slab,
+    batch_of,
+    forget_seam,
+    precision_of,
+    rows_within,
+    slab_boxes,
+    slabs,
+)
 from mitocore.pipeline import PlannedStep
 from mitocore.specs import VolumeSpec
 
@@ -30,21 +40,31 @@ class ModelStep:
     Parameters
     ----------
     name
-        Of its journal: step and result digest.
+        Of its journal: step and result digest, and the region unless it is the whole volume.
     memory
         Bytes the run may use; half of it may hold the sums of a strip.
+    region
+        The voxels that are wanted; None: all. They are, bit for bit, the cut of the full run.
     """
 
-    def __init__(self, step: PlannedStep, volume: VolumeSpec, name: str, devices: str, memory: int) -> None:
+    def __init__(
+        self,
+        step: PlannedStep,
+        volume: VolumeSpec,
+        name: str,
+        devices: str,
+        memory: int,
+        region: Roi | None = None,
+    ) -> None:
         if step.config is None or step.config.weights is None or step.config.header is None or step.window is None:
             raise ContractError(f"{step.name!r} was planned without its weights")
         if not isinstance(step.component, Model):
             raise ContractError(f"{step.qualified} is not a model")
-        self.step, self.name, self.volume = step, name, volume
+        self.step, self.name = step, name
         self.header, self.weights, self.predict = step.config.header, step.config.weights, step.config.predict
         self.model = step.component  # with the options of the header, and those a step may state beside them
         self.heads = tuple(head for head in step.component.heads() if not head.auxiliary)
-        self.lattice = TileLattice(volume.shape, step.window)
+        self.lattice = TileLattice(volume.shape, step.window, region)
         self.device = chosen(devices)
         self.batch = batch_of(self.device) if self.predict.batch == "auto" else self.predict.batch
         self.threads = torch.get_num_threads()
@@ -64,10 +84,10 @@ class ModelStep:
 
     @property
     def grid(self) -> BlockGrid:
-        """The blocks in which heads are stored: one stride deep, a strip high, as wide as the volume."""
-        _, height, width = self.volume.shape
-        strip = self.rows * self.lattice.stride[1] if self.rows < len(self.lattice.starts[1]) else height
-        return BlockGrid(Roi.whole(self.volume.shape), (self.lattice.stride[0], strip, width))
+        """The blocks in which heads are stored: one stride deep, a strip high, as wide as the region."""
+        bounds, (depth, stride, _) = self.lattice.bounds, self.lattice.stride
+        strip = self.rows * stride if self.rows < len(self.lattice.starts[1]) else bounds.shape[1]
+        return BlockGrid(bounds, (depth, strip, bounds.shape[2]))
 
     def run(
         self,
@@ -91,29 +111,31 @@ class ModelStep:
         KeyboardInterrupt
             If cancelled, which is asked before every batch; the slabs that were computed are committed.
         """
-        boxes, seams = slab_boxes(self.lattice, self.rows), f"{self.name}.seams"
+        boxes, shared = slab_boxes(self.lattice, self.rows), f"{self.name}.seams"
         precision = precision_of(self.predict.precision, self.device)
         with workspace.journal(self.name) as journal:
             finished = len(journal.tables)
             if finished < len(boxes):
                 settings = Inference(self.device, precision, self.batch, self.header.temperature, self.rows)
                 tiles = _Tiles(workspace, self.step.name, len(self.lattice), finished / len(boxes))
-                with _threads(self.threads), self._fitting():
+                seams = workspace.scratch(shared)
+                ready = checkpoint.ready(self.model, self.weights, self.device)
+                with _threads(self.threads), self._fitting(), ready as network:
                     walk = slabs(
-                        checkpoint.trained(self.model, self.weights).to(self.device).eval(),
+                        network,
                         self.heads,
                         image().read,
                         self.lattice,
                         settings,
                         finished=finished,
-                        seams=workspace.scratch(seams),
+                        seams=seams,
                         computed=tiles,
                         cancelled=workspace.cancelled,
                     )
-                    _write_behind(walk, lambda slab: self._store(slab, files, workspace, journal))
+                    _write_behind(walk, lambda slab: self._store(slab, files, workspace, journal, seams))
                 tiles.finish()
             ranges = _ranges(journal.tables, [f"{self.step.name}.{head.name}" for head in self.heads])
-        workspace.discard(seams)
+        workspace.discard(shared)
         return {
             "tiles": len(self.lattice),
             "device": self.device,
@@ -134,7 +156,9 @@ class ModelStep:
             smaller = "predict = { batch = 1 }" if self.batch > 1 else "a smaller window in predict"
             raise ResourceError(problem, where=f"step {self.step.name!r}", hint=smaller) from error
 
-    def _store(self, slab: Slab, files: Mapping[str, BlockFiles], workspace: Workspace, journal: Journal) -> None:
+    def _store(
+        self, slab: Slab, files: Mapping[str, BlockFiles], workspace: Workspace, journal: Journal, seams: Path
+    ) -> None:
         for block in self.grid.meeting(slab.roi):
             box = self.grid.box(block).clip(slab.roi)
             part = (slice(None), *box.within(slab.roi))
@@ -144,6 +168,7 @@ class ModelStep:
         for stored in files.values():
             stored.sync()
         journal.commit({slab.number: np.array([[v.min(), v.max()] for v in slab.heads.values()], "f4")})
+        forget_seam(seams, self.lattice, slab.number)
 
 
 def _write_behind(walk: Iterable[Slab], store: Callable[[Slab], None]) -> None:

@@ -2,7 +2,9 @@
 
 A voxel of the result is the weighted mean of the tiles that cover it. Sums are taken in one fixed order: inside a row
 of tiles by layer, then along the row; then over the rows. So neither the strips a section is cut into, nor the place
-where a killed run was resumed, can change a bit; and no tile is computed twice.
+where a killed run was resumed, can change a bit; and no tile is computed twice. A region has the bits of the whole
+volume too: the tiles that cover a voxel, and their order, are the same. With several tiles in a batch that holds as far
+as a tile's values do not depend on those beside it in the batch, which is the network's and torch's affair.
 """
 
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -20,6 +22,7 @@ from mitocore.blockwise.tiles import TileLattice
 from mitocore.durable import write_npy
 from mitocore.errors import ContractError
 from mitocore.geometry import Roi, as_shape
+from mitocore.learn.device import native_bf16
 from mitocore.specs import Head
 
 Read = Callable[[Roi], NDArray[np.float32]]
@@ -39,14 +42,17 @@ class Inference:
 
 
 def precision_of(stated: str, device: str) -> str:
-    """What `precision = "auto"` means on a device: bf16 on a GPU that has it, else float32.
+    """What `precision = "auto"` means on a device: bf16 where its arithmetic is in the hardware, else float32.
 
-    >>> precision_of("auto", "cpu"), precision_of("bf16", "cpu")
+    The precision is part of the result, so the kind of machine decides, not a measurement of the day.
+    `benchmarks/precision.py` measures whether the rule is right on a machine: bf16 that is emulated is slower.
+
+    >>> precision_of("float32", "cpu"), precision_of("bf16", "cpu")
     ('float32', 'bf16')
     """
     if stated != "auto":
         return stated
-    return "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
+    return "bf16" if native_bf16(device) else "float32"
 
 
 def batch_of(device: str) -> int:
@@ -77,20 +83,38 @@ class _Batch:
 
 
 def slab_boxes(lattice: TileLattice, rows: int | None = None) -> list[Roi]:
-    """The boxes in which `slabs` finishes a volume, by number."""
-    depth, stride, (_, _, width) = lattice.volume[0], lattice.stride[0], lattice.volume
+    """The boxes in which `slabs` finishes the bounds of a lattice, by number."""
+    (top, _, left), (bottom, _, right), stride = lattice.bounds.start, lattice.bounds.stop, lattice.stride[0]
     return [
-        Roi((z, low, 0), (min(z + stride, depth), high, width))
+        Roi((z, low, left), (min(z + stride, bottom), high, right))
         for _, low, high in lattice.strips(rows or len(lattice.starts[1]))
-        for z in range(0, depth, stride)
+        for z in range(top, bottom, stride)
     ]
 
 
 def rows_within(lattice: TileLattice, channels: int, memory: int) -> int:
     """Rows of tiles whose sums fit `memory` bytes; at least one."""
-    depth = lattice.output[0] + lattice.stride[0]
-    row = 2 * channels * depth * lattice.output[1] * max(lattice.volume[2], lattice.output[2]) * 4
-    return max(1, min(len(lattice.starts[1]), memory // row))
+    deepest, tallest, width = lattice.bounds.shape
+    depth, height = min(lattice.output[0] + lattice.stride[0], deepest), min(lattice.output[1], tallest)
+    row = 2 * channels * depth * height * width * 4
+    early = sum(y < lattice.bounds.start[1] for y in lattice.starts[1])  # in the first strip, besides its own
+    return max(1, min(len(lattice.starts[1]), memory // row - early))
+
+
+def forget_seam(folder: Path, lattice: TileLattice, number: int) -> None:
+    """Remove what slab `number` got from the strip before it: once it is committed, nothing needs that again."""
+    strip, layer = divmod(number, _layers(lattice))
+    _seam(folder, strip - 1, layer).unlink(missing_ok=True)
+
+
+def _seam(folder: Path, strip: int, layer: int) -> Path:
+    """The file of what a strip hands to the next."""
+    return folder / f"{strip}-{layer}.npy"
+
+
+def _layers(lattice: TileLattice) -> int:
+    """Slabs of a strip."""
+    return -(-lattice.bounds.shape[0] // lattice.stride[0])
 
 
 def slabs(
@@ -105,7 +129,7 @@ def slabs(
     computed: Callable[[int], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[Slab]:
-    """Run a network over all tiles of a volume.
+    """Run a network over all tiles of a lattice: of a volume, or of a region.
 
     Parameters
     ----------
@@ -134,7 +158,7 @@ def slabs(
         If cancelled.
     """
     heads = tuple(head for head in heads if not head.auxiliary)
-    layers = -(-lattice.volume[0] // lattice.stride[0])
+    layers = _layers(lattice)
     strips = list(lattice.strips((settings.rows if seams else None) or len(lattice.starts[1])))
     for index, (rows, low, high) in enumerate(strips):
         first = max(finished - index * layers, 0)
@@ -156,12 +180,12 @@ class _Seam:
         if self.last or self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_npy(self.folder / f"{self.index}-{layer}.npy", values.cpu().numpy())
+        write_npy(_seam(self.folder, self.index, layer), values.cpu().numpy())
 
     def load(self, layer: int) -> Tensor | None:
         if self.index == 0 or self.folder is None:
             return None
-        return torch.from_numpy(np.load(self.folder / f"{self.index - 1}-{layer}.npy"))
+        return torch.from_numpy(np.load(_seam(self.folder, self.index - 1, layer)))
 
 
 class _Strip:
@@ -179,20 +203,24 @@ class _Strip:
     ) -> None:
         self.lattice, self.heads, self.rows, self.settings, self.seam = lattice, heads, rows, settings, seam
         self.low, self.high = low, high
-        depth, height, width = lattice.volume
-        z, y, _ = lattice.output
-        device = torch.device(settings.device)
+        device, bounds = torch.device(settings.device), lattice.bounds
         self.channels = [len(head.channels) for head in heads]
-        self.heights = {row: min(y, height - lattice.starts[1][row]) for row in rows}
-        deep = min(z + lattice.stride[0], max(depth, z))
+        self.ends = {row: self._ends(lattice.starts[1][row]) for row in rows}
+        deep = min(lattice.output[0] + lattice.stride[0], bounds.shape[0])
         self.sums = {
-            row: torch.zeros((sum(self.channels), deep, tall, width), device=device)
-            for row, tall in self.heights.items()
+            row: torch.zeros((sum(self.channels), deep, stop - start, bounds.shape[2]), device=device)
+            for row, (start, stop) in self.ends.items()
         }
         ramps = [torch.from_numpy(lattice.ramp(axis)).to(device) for axis in range(3)]
         self.ramp = ramps[0][:, None, None] * ramps[1][:, None] * ramps[2]
         totals = [torch.from_numpy(lattice.total(axis)).to(device) for axis in range(3)]
-        self.total_z, self.total_yx = totals[0], totals[1][low:, None] * totals[2]
+        within = slice(low - bounds.start[1], high - bounds.start[1])
+        self.total_z, self.total_yx = totals[0], totals[1][within, None] * totals[2]
+
+    def _ends(self, y: int) -> tuple[int, int]:
+        """First y and last y + 1 of what a row of tiles that starts at `y` gives to the region."""
+        bounds = self.lattice.bounds
+        return max(y, bounds.start[1]), min(y + self.lattice.output[1], bounds.stop[1])
 
     def run(
         self,
@@ -203,11 +231,11 @@ class _Strip:
         cancelled: Callable[[], bool],
     ) -> Iterator[tuple[int, Roi, dict[str, NDArray[np.float32]]]]:
         """Finished layers of the strip from number `first` on: (number, box, values by head)."""
-        depth, stride = self.lattice.volume[0], self.lattice.stride[0]
+        top, bottom, stride = self.lattice.bounds.start[0], self.lattice.bounds.stop[0], self.lattice.stride[0]
         layers = self.lattice.starts[0]
+        base = top + first * stride  # the first z whose sums are held
         # a resumed walk computes again the layers of tiles that reach into what is left, from the first of them on
-        begin = next(i for i, z in enumerate(layers) if z + self.lattice.output[0] > first * stride)
-        base = first * stride
+        begin = next(i for i, z in enumerate(layers) if z + self.lattice.output[0] > base)
         done = first
         with closing(_ahead(self._batches(read, begin))) as batches:
             batch = next(batches, None)
@@ -218,27 +246,26 @@ class _Strip:
                     self._add(self._forward(network, batch.tiles), batch, base)
                     computed(len(batch.places))
                     batch = next(batches, None)
-                final = layers[layer + 1] if layer + 1 < len(layers) else depth
-                while done * stride < depth and min((done + 1) * stride, depth) <= final:
-                    start, stop = done * stride, min((done + 1) * stride, depth)
+                final = layers[layer + 1] if layer + 1 < len(layers) else bottom
+                while (start := top + done * stride) < bottom and (stop := min(start + stride, bottom)) <= final:
                     yield done, *self._finish(done, start, stop, base)
                     done += 1
-                base = self._shift(base, done * stride)
+                base = self._shift(base, top + done * stride)
 
     def _batches(self, read: Read, begin: int) -> Iterator[_Batch]:
         size, crop = self.settings.batch, self.lattice.window.crop
         depth, height, _ = self.lattice.tile
         columns = self.lattice.starts[2]
-        wide = columns[-1] + self.lattice.tile[2]
+        wide = columns[-1] - columns[0] + self.lattice.tile[2]
         for layer, z in enumerate(self.lattice.starts[0][begin:], begin):
             places: list[tuple[int, int]] = []
             tiles: list[NDArray[np.float32]] = []
             for row in self.rows:
-                start = as_shape(a - c for a, c in zip((z, self.lattice.starts[1][row], 0), crop, strict=True))
+                start = as_shape(a - c for a, c in zip((z, self.lattice.starts[1][row], columns[0]), crop, strict=True))
                 section = self.lattice.read(read, start, (depth, height, wide))
                 for place, x in enumerate(columns):
                     places.append((row, place))
-                    tiles.append(section[..., x : x + self.lattice.tile[2]])
+                    tiles.append(section[..., x - columns[0] : x - columns[0] + self.lattice.tile[2]])
                     if len(tiles) == size:
                         yield _Batch(layer, tuple(places), np.stack(tiles))
                         places, tiles = [], []
@@ -269,35 +296,36 @@ class _Strip:
 
     @torch.inference_mode()
     def _add(self, values: Tensor, batch: _Batch, base: int) -> None:
-        z = self.lattice.starts[0][batch.layer]
-        known = max(base - z, 0)  # layers above were finished before
-        deep = min(self.lattice.output[0], self.lattice.volume[0] - z)
+        z, bounds = self.lattice.starts[0][batch.layer], self.lattice.bounds
+        left, right = bounds.start[2], bounds.stop[2]
         for (row, place), tile in zip(batch.places, values, strict=False):
-            x, tall = self.lattice.starts[2][place], self.heights[row]
-            wide = min(self.lattice.output[2], self.lattice.volume[2] - x)
-            here = (slice(None), slice(known, deep), slice(0, tall), slice(0, wide))
-            at = (slice(None), slice(z + known - base, z - base + deep), slice(0, tall), slice(x, x + wide))
-            self.sums[row][at] += tile[here] * self.ramp[here[1:]]
+            start = (z, self.lattice.starts[1][row], self.lattice.starts[2][place])
+            whole = Roi(start, as_shape(a + n for a, n in zip(start, self.lattice.output, strict=True)))
+            upper, lower = self.ends[row]
+            held = Roi((base, upper, left), (base + self.sums[row].shape[1], lower, right))
+            seen = whole.clip(held)  # what lies above was finished before
+            here = seen.within(whole)
+            self.sums[row][(slice(None), *seen.within(held))] += tile[(slice(None), *here)] * self.ramp[here]
 
     @torch.inference_mode()
     def _finish(self, layer: int, start: int, stop: int, base: int) -> tuple[Roi, dict[str, NDArray[np.float32]]]:
-        height, width = self.lattice.volume[1:]
-        top = max(self.lattice.starts[1][row] + tall for row, tall in self.heights.items())
-        total = torch.zeros((sum(self.channels), stop - start, top - self.low, width), device=self.total_z.device)
+        bounds = self.lattice.bounds
+        reach = max(lower for _, lower in self.ends.values())
+        shape = (sum(self.channels), stop - start, reach - self.low, bounds.shape[2])
+        total = torch.zeros(shape, device=self.total_z.device)
         shared = self.seam.load(layer)
         if shared is not None:
             total[:, :, : shared.shape[2]] += shared.to(total.device)
-        for row, tall in self.heights.items():
-            y = self.lattice.starts[1][row] - self.low
-            total[:, :, y : y + tall] += self.sums[row][:, start - base : stop - base]
-        if self.high < height:
+        for row, (upper, lower) in self.ends.items():
+            total[:, :, upper - self.low : lower - self.low] += self.sums[row][:, start - base : stop - base]
+        if self.high < bounds.stop[1]:
             self.seam.save(layer, total[:, :, self.high - self.low :])
         tall = self.high - self.low
-        weight = self.total_z[start:stop, None, None] * self.total_yx[:tall]
-        values = (total[:, :, :tall] / weight).cpu().numpy()
+        weight = self.total_z[start - bounds.start[0] : stop - bounds.start[0], None, None] * self.total_yx
+        values = total[:, :, :tall].div_(weight).cpu().numpy()
         parts = np.split(values, np.cumsum(self.channels)[:-1])
         named = {head.name: part for head, part in zip(self.heads, parts, strict=True)}
-        return Roi((start, self.low, 0), (stop, self.high, width)), named
+        return Roi((start, self.low, bounds.start[2]), (stop, self.high, bounds.stop[2])), named
 
     def _shift(self, base: int, new: int) -> int:
         for sums in self.sums.values():

@@ -1,4 +1,6 @@
 import errno
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +9,8 @@ import torch
 
 from mitocore.errors import DataError, ResourceError
 from mitocore.header import WeightsHeader, read_header
-from mitocore.learn.checkpoint import convert, load_weights, save_weights, trained, update_header
+from mitocore.learn import checkpoint
+from mitocore.learn.checkpoint import convert, load_weights, ready, save_weights, trained, update_header
 from mitocore.training import TrainingPlan
 
 
@@ -68,6 +71,47 @@ def test_weights_of_another_shape_are_refused_naming_tensors(
     save_weights(path, network.state_dict(), header)
     with pytest.raises(DataError, match=r"of another shape \(net\.0\.weight"):
         trained(wider, path)
+
+
+def test_a_network_in_use_is_given_to_nobody_else_and_the_last_two_are_kept(
+    header: WeightsHeader,
+    network: torch.nn.Module,
+    planned: Callable[..., TrainingPlan],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checkpoint, "_KEPT", {})
+    model, paths = planned().model, [tmp_path / f"{name}.safetensors" for name in "abc"]
+    for path in paths:
+        save_weights(path, network.state_dict(), header)
+    with ready(model, paths[0], "cpu") as mine, ready(model, paths[0], "cpu") as other:
+        assert mine is not other
+        mine.train()  # as a network in foreign hands may be
+    with ready(model, paths[0], "cpu") as again:
+        assert again is mine
+        assert not again.training
+    kept = weakref.ref(mine)
+    del mine, other, again
+    with ready(model, paths[1], "cpu"):
+        assert kept() is not None
+    with ready(model, paths[2], "cpu"):
+        pass
+    gc.collect()
+    assert kept() is None
+    paths[1].unlink()
+    with pytest.raises(DataError, match=r"b\.safetensors' cannot be read: No such file"), ready(model, paths[1], "cpu"):
+        pass
+
+
+def test_two_models_that_differ_in_an_option_share_no_network(
+    header: WeightsHeader, network: torch.nn.Module, planned: Callable[..., TrainingPlan], tmp_path: Path
+) -> None:
+    path, model = tmp_path / "net.safetensors", planned().model
+    save_weights(path, network.state_dict(), header)
+    with ready(model, path, "cpu") as one:
+        pass
+    with ready(model.model_copy(update={"dropout": 0.5}), path, "cpu") as other:
+        assert other is not one
 
 
 def test_a_truncated_file_is_refused(
