@@ -15,6 +15,7 @@ from mitocore import digests, lifetimes
 from mitocore.blockwise import passes, scopes
 from mitocore.blockwise.arrays import BlockFiles, Computed, Opened, Placed, Selected, Sink, Source, Stored
 from mitocore.blockwise.grid import BlockGrid
+from mitocore.blockwise.objectwise import objectwise
 from mitocore.blockwise.workspace import Workspace
 from mitocore.durable import write_json
 from mitocore.errors import ContractError, RunError
@@ -196,8 +197,7 @@ class Execution:
         from mitocore.learn.modelstep import ModelStep
 
         run = self.plan.config.run
-        part: Any = {} if self.plan.whole else {"region": _region(step)}
-        work = ModelStep(step, self.spec, self._journal(step), run.devices, self.plan.memory, **part)
+        work = ModelStep(step, self.spec, self._journal(step), run.devices, self.plan.memory, _region(step))
         work.schedule(self._scheduled(step))
         self.save()
         files = {
@@ -205,7 +205,7 @@ class Execution:
             for head, spec in step.gives.items()
         }
         self.sources |= {f"{step.name}.{head}": Stored(stored, step.gives[head]) for head, stored in files.items()}
-        return work.run(lambda: self._normalised(step, Roi.whole(self.spec.shape)), files, self.workspace)
+        return work.run(lambda: self._normalised(step, work.lattice.reads), files, self.workspace)
 
     def _normalised(self, step: PlannedStep, region: Roi) -> Source:
         """The normalised input; of one that is stored, the blocks that meet `region`."""
@@ -229,7 +229,6 @@ class Execution:
             return {}
         grid = self._begin(step)
         sinks = {array: self._sink(step, array, spec.stored, grid) for array, spec in step.gives.items()}
-        part: Any = {} if self.plan.whole else {"bounds": bounds}
         scopes.local(
             component,
             inputs,
@@ -240,7 +239,7 @@ class Execution:
             self.workspace,
             name=self._journal(step),
             plugin=step.plugin,
-            **part,
+            bounds=bounds,
         )
         return {}
 
@@ -262,7 +261,8 @@ class Execution:
         inputs: Mapping[str, Source],
     ) -> dict[str, Any]:
         grid = self._begin(step)
-        count = (scopes.stitched if isinstance(component, StitchedPostProcessor) else scopes.objectwise)(
+        run: Any = scopes.stitched if isinstance(component, StitchedPostProcessor) else objectwise
+        count: int = run(
             component,
             inputs,
             lambda array, dtype: self._sink(step, array, dtype, grid),
@@ -301,7 +301,8 @@ class Execution:
 
     def _begin(self, step: PlannedStep) -> BlockGrid:
         """Note how a step is cut and where it writes; forget what it wrote to another file, or to one that is gone."""
-        grid = BlockGrid(_region(step), self._block(step))
+        tiled = isinstance(step.component, StitchedPostProcessor) and step.component.lattice() is not None
+        grid = BlockGrid(_region(step), self._block(step), anchor=(0, 0, 0) if tiled else None)
         own, targets = self._scheduled(step), self._targets(step)
         lost = self.outputs is not None and any(self.outputs.lost(name) for name in targets)
         if own.setdefault("targets", targets) != targets or lost:

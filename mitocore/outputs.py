@@ -15,6 +15,7 @@ from mitocore.geometry import Shape
 from mitocore.interfaces import WritableVolume, Writer
 from mitocore.pipeline import Plan, SavedArray
 from mitocore.specs import Kind, VolumeSpec
+from mitocore.volumes import Rewritable
 
 _IDS = ("uint32", "uint64")
 
@@ -50,19 +51,19 @@ class Outputs:
         self,
         plan: Plan,
         writer: Writer,
-        spec: VolumeSpec,
         workspace: Workspace,
         own: dict[str, str],
         save: Callable[[], None],
     ) -> None:
-        self.writer, self.spec, self.workspace, self.own, self.save = writer, spec, workspace, own, save
+        self.writer, self.spec, self.workspace, self.own, self.save = writer, plan.result, workspace, own, save
+        self.corner = plan.region.start if plan.region else (0, 0, 0)  # where the files begin in the volume
         self.saved = {saved.name: saved for saved in plan.saved}
         self.placed: dict[str, WritableVolume] = {}
 
     def target(self, name: str) -> str:
         """The place an array may be written into by the step that computes it; "": none."""
-        unordered = (self.writer.order, self.writer.sharing) == ("any", "processes")
-        return place_of(self.writer) if name in self.saved and unordered else ""
+        shared = self.writer.sharing in ("processes", self.workspace.executor.sharing)
+        return place_of(self.writer) if name in self.saved and shared and self.writer.order == "any" else ""
 
     def lost(self, name: str) -> bool:
         """Whether an array that is written in place is not there (any more)."""
@@ -77,11 +78,11 @@ class Outputs:
         if saved.spec.kind is Kind.INSTANCE and not fits:
             return None
         volume = self._create(saved, fits[0] if saved.spec.kind is Kind.INSTANCE else saved.dtype, digest)
-        if not _aligned(grid, volume.spec.chunks):
+        if not _fits(grid, self.corner, volume.spec):
             volume.close()
             return None
         self.placed[name] = volume
-        return VolumeSink(volume, saved.spec)
+        return VolumeSink(Rewritable(self.writer, name, volume), saved.spec, self.corner)
 
     def finish(self, name: str, source: Source, digest: str, objects: int | None) -> None:
         """Copy an array that was not written in place, and make it final.
@@ -96,7 +97,7 @@ class Outputs:
             saved = self.saved[name]
             volume = self._create(saved, self._exported_dtype(saved, source, objects), digest)
             journal = self._journal(name, digest)
-            passes.export(source, saved.spec, volume, self.writer.order, self.workspace, journal)
+            passes.export(source, saved.spec, volume, self.writer.order, self.workspace, journal, origin=self.corner)
         volume.finish(lambda done, total: self.workspace.progress(f"{name}: finish", done, total))
         volume.close()
 
@@ -145,9 +146,9 @@ class Outputs:
         return fits[0] if fits else saved.dtype
 
 
-def _aligned(grid: BlockGrid, chunks: Shape | None) -> bool:
-    """Whether no two blocks share a chunk."""
-    if chunks is None:
+def _fits(grid: BlockGrid, corner: Shape, file: VolumeSpec) -> bool:
+    """Whether the blocks cover just the file, and no two share a chunk; voxels that lie by themselves nobody shares."""
+    if (grid.region.start, grid.region.shape) != (corner, file.shape):
         return False
-    axes: Any = zip(grid.block, grid.region.shape, chunks, strict=True)
-    return all(block >= length or block % chunk == 0 for block, length, chunk in axes)
+    axes: Any = zip(grid.counts, grid.block, grid.origin, corner, file.chunks or (1, 1, 1), strict=True)
+    return all(n == 1 or block % chunk == (start - c) % chunk == 0 for n, block, start, c, chunk in axes)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mitocore import evaluation, run_folder
 from mitocore.blockwise.arrays import Source
-from mitocore.blockwise.executor import Executor, InProcess, Threads
+from mitocore.blockwise.executor import Executor, InProcess, Processes, Threads
 from mitocore.blockwise.lock import RunLock
 from mitocore.blockwise.workspace import Workspace
 from mitocore.config import toml
@@ -34,7 +34,7 @@ from mitocore.registry import Registry
 from mitocore.run_folder import Policy
 from mitocore.specs import Kind, Storage, VolumeSpec
 from mitocore.training import TrainingPlan, plan_training
-from mitocore.volumes import ArrayVolume, installed, open_volume, reader_of, writer_of
+from mitocore.volumes import ArrayVolume, Reopened, installed, open_volume, reader_of, writer_of
 
 if TYPE_CHECKING:
     from mitocore.learn.fit import TrainingResult
@@ -221,7 +221,7 @@ class PlannedRun:
                 return self._in(folder, workspace, self.volume, policy)
             if self.plan.config.reader is None:
                 raise ConfigError("the pipeline has no input", hint='[input] path = "volume.zarr::raw"')
-            with self.plan.config.reader.open() as volume:
+            with Reopened(self.plan.config.reader) as volume:
                 return self._in(folder, workspace, volume, policy)
 
     def _in(self, folder: _Folder, workspace: Workspace, volume: Volume, policy: Policy) -> Result:
@@ -248,7 +248,8 @@ class PlannedRun:
 @contextmanager
 def _executor(run: RunTable) -> Iterator[Executor]:
     workers = (os.cpu_count() or 1) if run.workers == "auto" else run.workers
-    executor: Executor = Threads(workers) if workers > 0 else InProcess()
+    beside = Processes if run.engine == "processes" else Threads
+    executor: Executor = beside(workers) if workers > 0 else InProcess()
     try:
         yield executor
     finally:

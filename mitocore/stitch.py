@@ -1,7 +1,8 @@
 """Objects found block by block, joined exactly: no I/O, property-tested."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import product
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -83,16 +84,37 @@ def unite(
 
     `objects` has one row per provisional id 1..n, in that order, with `first`, `size` and additive columns.
     """
+    complete, group = joined(objects, links)
+    return named(group, keep(complete), np.argsort(complete["first"], kind="stable"))
+
+
+def joined(
+    objects: NDArray[Any], links: NDArray[Any], extremes: Mapping[str, np.ufunc] = MappingProxyType({})
+) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """Complete objects, in no order that means anything, and for every provisional id 1..n the row it became part of.
+
+    Columns are summed, but `first` is the least, and what `extremes` names is joined as it says (`np.minimum` …).
+    """
     n = len(objects)
     ends = links["a"].astype("i8"), links["b"].astype("i8")
     graph = coo_array((np.ones(len(links), bool), ends), shape=(n + 1, n + 1))
     _, group = np.unique(connected_components(graph, directed=False)[1][1:], return_inverse=True)
-    merged = np.zeros(group.max(initial=-1) + 1, objects.dtype)
-    merged["first"] = np.iinfo("u8").max
+    complete = np.zeros(group.max(initial=-1) + 1, objects.dtype)
+    complete[group] = objects  # any member of each: where least and greatest begin
+    how = {"first": np.minimum, **extremes}
     for column in objects.dtype.names or ():
-        (np.minimum if column == "first" else np.add).at(merged[column], group, objects[column])
-    alive = keep(merged)
-    order = np.argsort(merged["first"], kind="stable")
-    name = np.zeros(len(merged), "u8")
+        if column not in how:
+            complete[column] = 0
+        how.get(column, np.add).at(complete[column], group, objects[column])
+    return complete, group
+
+
+def named(group: NDArray[np.intp], alive: NDArray[np.bool_], order: NDArray[np.intp]) -> NDArray[np.uint64]:
+    """The table of final ids: complete objects that are `alive` get 1..m in this `order`, all others 0.
+
+    >>> named(np.array([0, 1, 0, 2]), np.array([True, True, False]), np.array([1, 2, 0])).tolist()
+    [0, 2, 1, 2, 0]
+    """
+    name = np.zeros(len(alive), "u8")
     name[order] = np.where(alive[order], np.cumsum(alive[order]), 0)
     return np.concatenate([np.zeros(1, "u8"), name[group]])

@@ -1,6 +1,8 @@
 """Volumes by name or from memory: the door of the library to files."""
 
 import hashlib
+import uuid
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from mitocore.config.components import opened_by
 from mitocore.errors import DataError, PluginError
 from mitocore.geometry import Roi, VoxelSize, as_shape
-from mitocore.interfaces import Reader, Volume, WritableVolume, Writer
+from mitocore.interfaces import Progress, Reader, Volume, WritableVolume, Writer
 from mitocore.registry import Registry, discover
 from mitocore.specs import Kind, VolumeSpec
 
@@ -56,11 +58,76 @@ def open_volume(place: str | Path, **options: Any) -> Volume:
     DataError
         If it is missing, not of its format, or lacks the key.
     """
-    return reader_of(place, **options).open()
+    return Reopened(reader_of(place, **options))
+
+
+class Reopened(Volume):
+    """The volume of a reader, opened now; sent to another process, it is opened there, once, by the same reader."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader, self._volume, self._token = reader, reader.open(), uuid.uuid4().hex
+
+    @property
+    def spec(self) -> VolumeSpec:
+        """What the header says."""
+        return self._volume.spec
+
+    def read(self, roi: Roi) -> NDArray[Any]:
+        """Voxels of `roi` as (c, z, y, x)."""
+        return self._volume.read(roi)
+
+    def close(self) -> None:
+        """Close it in this process."""
+        self._volume.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened_once, (self._token, Reopened, self.reader)
+
+
+class Rewritable(WritableVolume):
+    """An array of a writer, which `volume` is here; sent to another process, it is opened there by the writer, once."""
+
+    def __init__(self, writer: Writer, name: str, volume: WritableVolume | None = None) -> None:
+        self.writer, self.name, self._token = writer, name, uuid.uuid4().hex
+        self._volume = volume or writer.open(name)
+
+    @property
+    def spec(self) -> VolumeSpec:
+        """What the header says."""
+        return self._volume.spec
+
+    def read(self, roi: Roi) -> NDArray[Any]:
+        """Voxels of `roi` as (c, z, y, x)."""
+        return self._volume.read(roi)
+
+    def write(self, roi: Roi, values: NDArray[Any]) -> None:
+        """Store `values` (c, z, y, x) at `roi`."""
+        self._volume.write(roi, values)
+
+    def finish(self, progress: Progress = lambda _done, _total: None) -> None:
+        """Make the array final."""
+        self._volume.finish(progress)
+
+    def close(self) -> None:
+        """Close it in this process."""
+        self._volume.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened_once, (self._token, Rewritable, self.writer, self.name)
+
+
+_opened: dict[str, Volume] = {}
+
+
+def _opened_once(token: str, kind: Callable[..., Volume], *how: Any) -> Volume:
+    """The one volume of this process that stands for the one of another process that `token` is of."""
+    if token not in _opened:
+        _opened[token] = kind(*how)
+    return _opened[token]
 
 
 class ArrayVolume(WritableVolume):
-    """A volume over a numpy array, which it shares.
+    """A volume over a numpy array, which it shares; another process gets a copy.
 
     >>> import numpy as np
     >>> volume = ArrayVolume(np.zeros((4, 8, 8), "u1"), voxel_size="8 nm")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mitocore.blockwise.grid import BlockGrid
 from mitocore.geometry import Roi
 from mitocore.interfaces import OBJECT
-from mitocore.stitch import LINK, faces, merged, touching, unite
+from mitocore.stitch import LINK, faces, joined, merged, named, touching, unite
 
 seeds = st.integers(0, 2**32 - 1)
 shapes = st.tuples(*[st.integers(1, 6)] * 3)
@@ -138,3 +138,30 @@ def test_ids_beyond_32_bits_are_told_apart(connectivity):
     across = [(1, high + 1, 1.0), (2, high + 2, 1.0)]
     diagonal = [(1, high + 2, 1.0), (2, high + 1, 1.0)]
     assert links.tolist() == sorted(across if connectivity == 6 else across + diagonal)
+
+
+@settings(deadline=None, max_examples=60)
+@given(seeds, st.integers(0, 20), st.integers(0, 20))
+def test_joined_objects_have_the_sums_and_the_extremes_of_their_parts(seed, count, pairs):
+    rng = np.random.default_rng(seed)
+    objects = np.zeros(count, [*OBJECT, ("start", "(3,)i8"), ("stop", "(3,)i8"), ("weight", "f4")])
+    for column in objects.dtype.names:
+        objects[column] = rng.integers(-5 if column in ("start", "stop") else 0, 50, objects[column].shape)
+    links = np.zeros(pairs if count else 0, LINK)
+    links["a"], links["b"] = rng.integers(1, max(count, 1) + 1, (2, len(links)))
+    rows, group = joined(objects, links, {"start": np.minimum, "stop": np.maximum})
+    assert (group[links["a"].astype(int) - 1] == group[links["b"].astype(int) - 1]).all()
+    together = unite(objects[["first", "size"]], links, lambda found: np.ones(len(found), bool))
+    assert len(rows) == together.max()
+    for number, row in enumerate(rows):
+        parts = objects[group == number]
+        assert row["first"] == parts["first"].min()
+        assert (row["size"], row["weight"]) == (parts["size"].sum(), parts["weight"].sum())
+        np.testing.assert_array_equal(row["start"], parts["start"].min(axis=0))
+        np.testing.assert_array_equal(row["stop"], parts["stop"].max(axis=0))
+
+
+def test_names_follow_the_order_that_is_asked_for_and_leave_out_what_is_not_kept():
+    group, alive = np.array([2, 0, 1, 1]), np.array([True, False, True])
+    assert named(group, alive, np.array([2, 1, 0])).tolist() == [0, 1, 2, 0, 0]
+    assert named(group[:0], alive[:0], group[:0]).tolist() == [0]

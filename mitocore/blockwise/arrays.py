@@ -269,6 +269,24 @@ class Selected:
 
 
 @dataclass(frozen=True, slots=True)
+class Placed:
+    """A source whose first voxel lies at `corner` of the volume, such as the file of a region."""
+
+    source: Source
+    corner: Shape
+
+    @property
+    def voxel_bytes(self) -> int:
+        """Of the source."""
+        return self.source.voxel_bytes
+
+    def read(self, roi: Roi) -> NDArray[Any]:
+        """(c, z, y, x) over `roi`."""
+        z, y, x = self.corner
+        return self.source.read(roi.moved((-z, -y, -x)))
+
+
+@dataclass(frozen=True, slots=True)
 class Normalised:
     """Raw intensities as a voxel-wise normaliser turns them out."""
 

@@ -10,7 +10,7 @@ from mitocore.component import Component
 from mitocore.errors import ContractError
 from mitocore.geometry import Shape
 from mitocore.interfaces import OBJECT
-from mitocore.specs import ArraySpec, Kind
+from mitocore.specs import ArraySpec, Kind, Lattice
 from mitocore.stitch import LINK
 
 _KINDS = {Kind.MASK: "b", Kind.SEMANTIC: "iu", Kind.INSTANCE: "iu"}
@@ -132,3 +132,70 @@ def final(who: str, found: NDArray[Any], count: int) -> None:
         raise ContractError(problem, hint=f"return uint64 for each provisional id 0..{count}")
     if found[0]:
         raise ContractError(f"resolve of {who} gave the background the id {found[0]}, not 0")
+
+
+def lattice(who: str, halo: Shape, tiles: Lattice | None) -> None:
+    """Check that a step with a lattice reads at least the halo of its tiles.
+
+    Raises
+    ------
+    ContractError
+        If its own halo is smaller.
+    """
+    if tiles and any(own < least for own, least in zip(halo, tiles.halo, strict=True)):
+        problem = f"halo of {who} is {halo}, less than the {tiles.halo} of its lattice"
+        raise ContractError(problem, hint="leave halo() out, or return lattice().halo or more")
+
+
+def instances_of(who: str, gives: Mapping[str, ArraySpec]) -> str | None:
+    """The output of an Objectwise step that holds instances; None: no output does.
+
+    Raises
+    ------
+    ContractError
+        If several do, or it has several channels.
+    """
+    names = [name for name, spec in gives.items() for _ in spec.channels if spec.kind is Kind.INSTANCE]
+    if len(names) > 1:
+        problem = f"{who} declares {len(names)} channels of instances: {', '.join(names)}"
+        raise ContractError(problem, hint="an Objectwise step gives at most one; make the others a step of their own")
+    return names[0] if names else None
+
+
+def mask(who: str, found: NDArray[Any], shape: Shape) -> None:
+    """Check the mask of an Objectwise step over one block: (z, y, x), bool.
+
+    Raises
+    ------
+    ContractError
+        If it is of another shape or dtype.
+    """
+    if found.shape != shape or found.dtype != np.bool_:
+        problem = f"mask of {who} returned shape {found.shape}, {found.dtype}"
+        raise ContractError(problem, hint=f"return bool over block.read, here {shape}")
+
+
+def local_ids(who: str, name: str, ids: NDArray[Any]) -> None:
+    """Check the instances of one component: any numbers that are not negative.
+
+    Raises
+    ------
+    ContractError
+        If one is.
+    """
+    if (least := int(ids.min(initial=0))) < 0:
+        problem = f"process of {who} returned id {least} in {name!r}"
+        raise ContractError(problem, hint="number the instances of each call from 1; 0 is background")
+
+
+def kept(who: str, alive: NDArray[Any], count: int) -> None:
+    """Check the answer of `keep`: a truth value for each complete instance.
+
+    Raises
+    ------
+    ContractError
+        If its shape or dtype is another.
+    """
+    if alive.shape != (count,) or alive.dtype != np.bool_:
+        problem = f"keep of {who} returned shape {alive.shape}, {alive.dtype}"
+        raise ContractError(problem, hint=f"return bool for each of the {count} objects")

@@ -94,10 +94,16 @@ class StitchedPostProcessor(PostProcessor):
     def lattice(self) -> Lattice | None:
         """Tiles that the result is defined on, for methods that blocks would change (watershed, agglomeration).
 
-        The tiles are then the blocks of this step, whatever `run.block` says, with the halo of the lattice. Return one
-        of your own options, so that it is part of the digest.
+        The tiles are then the blocks of this step, whatever `run.block` says: `label` is called once per tile, whose
+        halo is that of the lattice, and `link` along the faces of tiles. Return one of your own options, so that it is
+        part of the digest.
         """
         return None
+
+    def halo(self) -> Shape:
+        """Voxels of context that `label` needs on every side; by default, and at least, those of the lattice."""
+        tiles = self.lattice()
+        return tiles.halo if tiles else (0, 0, 0)
 
     def rereads(self) -> tuple[str, ...]:
         """Inputs that `link` and `relabel` read again; their blocks hold no others."""
@@ -188,12 +194,15 @@ class ObjectwisePostProcessor(PostProcessor):
     def process(self, block: Block, mask: NDArray[np.bool_]) -> Mapping[str, NDArray[Any]]:
         """Outputs over `block.read`, the bounding box of one component (or a tile of it) grown by the halo.
 
-        `mask` (z, y, x) over `block.read` is this component alone. Instance ids are local, 1..n; only voxels inside
-        `mask` are kept.
+        `mask` (z, y, x) over `block.read` is this component alone. Instance ids are local: 1..n in any order, with or
+        without gaps. Only voxels inside `mask` are kept, of every output; elsewhere is 0.
         """
 
     def keep(self, objects: NDArray[Any]) -> NDArray[np.bool_]:
-        """Which *complete* instances survive; rows of `first`, `size`. Size filters belong here, not in `process`."""
+        """Which *complete* instances survive; rows of `first`, `size`. Size filters belong here, not in `process`.
+
+        Outputs of other kinds stay as `process` gave them. Not asked if no output holds instances.
+        """
         return np.ones(len(objects), bool)
 
 

@@ -26,7 +26,7 @@ _SCOPES = {
     ObjectwisePostProcessor: "objectwise",
     WholePostProcessor: "whole",
 }
-_IDS = {"stitched": 4, "objectwise": 8}  # bytes per voxel of provisional ids; of components and of their instances
+_ID = 4  # bytes of a provisional id
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,10 @@ class PlannedStep:
         """Bytes of scratch per voxel of the volume."""
         if self.scope == "computed":
             return 0
-        return sum(stored_bytes(spec, spec.stored) for spec in self.gives.values()) + _IDS.get(self.scope, 0)
+        given = sum(stored_bytes(spec, spec.stored) for spec in self.gives.values())
+        if self.scope == "objectwise":  # ids of components; outputs by block, and of objects that cross blocks by part
+            return 3 * given + _ID
+        return given + _ID if self.scope == "stitched" else given
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,17 @@ from typing import Any, ClassVar, Literal
 import cc3d
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter
+from scipy.ndimage import generate_binary_structure, grey_dilation, label, maximum_filter
 
 from mitocore.geometry import Shape
-from mitocore.interfaces import Block, LocalPostProcessor, StitchedPostProcessor
-from mitocore.specs import ArraySpec, Kind, Need
+from mitocore.interfaces import (
+    Block,
+    LocalPostProcessor,
+    ObjectwisePostProcessor,
+    StitchedPostProcessor,
+    WholePostProcessor,
+)
+from mitocore.specs import ArraySpec, Kind, Lattice, Need, VolumeSpec
 
 
 class Threshold(LocalPostProcessor):
@@ -89,3 +95,96 @@ class Components(StitchedPostProcessor):
         """Complete objects that are large enough."""
         large: NDArray[np.bool_] = objects["size"] >= self.min_size
         return large
+
+
+class BrightOfTile(StitchedPostProcessor):
+    """Components of what is brighter than the mean of its tile and halo: a Stitched step that tiles define."""
+
+    tiles: Lattice = Lattice((4, 4, 4), (1, 1, 1))
+    """Tiles that the means are of."""
+
+    def lattice(self) -> Lattice:
+        """As the option says."""
+        return self.tiles
+
+    def needs(self) -> Mapping[str, Need]:
+        """One probability."""
+        return {"probability": Need((Kind.PROBABILITY,), channels=1)}
+
+    def gives(self, given: Mapping[str, ArraySpec]) -> Mapping[str, ArraySpec]:
+        """Instances."""
+        del given
+        return {"instances": ArraySpec(Kind.INSTANCE)}
+
+    def label(self, block: Block) -> tuple[NDArray[np.uint32], None]:
+        """Components of one tile."""
+        values = block["probability"][0]
+        ids, _ = label(block.crop(values > values.mean(dtype=np.float64)))
+        return ids.astype(np.uint32), None
+
+
+class Flood(ObjectwisePostProcessor):
+    """Objects split between their seeds, each voxel to the seed it is nearest to within the object: Objectwise.
+
+    No halo would do: which seed is nearest depends on the whole object.
+    """
+
+    late: ClassVar[tuple[str, ...]] = ("min_size",)
+
+    level: float = 0.3
+    """Smallest probability inside."""
+    seed: float = 0.8
+    """Smallest probability of a seed; an object without one stays whole."""
+    min_size: int = 0
+    """Voxels of the smallest instance that stays."""
+
+    def needs(self) -> Mapping[str, Need]:
+        """One probability."""
+        return {"probability": Need((Kind.PROBABILITY,), channels=1)}
+
+    def gives(self, given: Mapping[str, ArraySpec]) -> Mapping[str, ArraySpec]:
+        """Instances."""
+        del given
+        return {"instances": ArraySpec(Kind.INSTANCE)}
+
+    def mask(self, block: Block) -> NDArray[np.bool_]:
+        """Compare each voxel."""
+        inside: NDArray[np.bool_] = block["probability"][0] >= np.float32(self.level)
+        return inside
+
+    def process(self, block: Block, mask: NDArray[np.bool_]) -> Mapping[str, NDArray[Any]]:
+        """Grow the seeds by one voxel at a time; where two meet, the later seed wins."""
+        ids, count = label(mask & (block["probability"][0] >= np.float32(self.seed)), generate_binary_structure(3, 3))
+        if count == 0:
+            return {"instances": mask[None].astype(np.uint32)}
+        while ((grown := grey_dilation(ids, (3, 3, 3), mode="constant") * (mask & (ids == 0))) > 0).any():
+            ids += grown
+        return {"instances": ids[None]}
+
+    def keep(self, objects: NDArray[Any]) -> NDArray[np.bool_]:
+        """Complete instances that are large enough."""
+        large: NDArray[np.bool_] = objects["size"] >= self.min_size
+        return large
+
+
+class AboveMean(WholePostProcessor):
+    """Where a probability is above its mean over the volume: a Whole step."""
+
+    def needs(self) -> Mapping[str, Need]:
+        """One probability."""
+        return {"probability": Need((Kind.PROBABILITY,), channels=1)}
+
+    def gives(self, given: Mapping[str, ArraySpec]) -> Mapping[str, ArraySpec]:
+        """One mask."""
+        del given
+        return {"mask": ArraySpec(Kind.MASK)}
+
+    def memory(self, volume: VolumeSpec) -> int:
+        """A float32 and a bool per voxel."""
+        z, y, x = volume.shape
+        return 5 * z * y * x
+
+    def process(self, block: Block) -> Mapping[str, NDArray[Any]]:
+        """Compare with the mean of everything."""
+        values = block["probability"]
+        return {"mask": values > values.mean(dtype=np.float64)}

@@ -14,6 +14,7 @@ LARGEST = 600
 VAGUE = {"utils", "util", "common", "misc", "helpers", "helper", "base", "manager", "handler"}
 MAY_CATCH_ALL = {
     "mitocore/registry.py",  # a broken plugin must not take the others down
+    "mitocore/blockwise/spawned.py",  # the outermost frame of a worker: every failure is the driver's to judge
     "mitocore/blockwise/executor.py",  # hands every failure to the driver, as concurrent.futures does
     "mitocore/cli/failures.py",  # the outermost frame
 }

@@ -10,7 +10,8 @@ import pytest
 from mitocore.blockwise.arrays import BlockFiles, Stored
 from mitocore.blockwise.executor import InProcess
 from mitocore.blockwise.lock import RunLock
-from mitocore.blockwise.scopes import local, stitched
+from mitocore.blockwise.objectwise import objectwise
+from mitocore.blockwise.scopes import local, stitched, whole
 from mitocore.blockwise.workspace import Workspace
 from mitocore.geometry import Roi
 from mitocore.specs import VolumeSpec
@@ -66,14 +67,27 @@ class Job:
     def inputs(self):
         return {name: Memory(values) for name, values in self.arrays.items()}
 
-    def local(self, workspace) -> dict[str, np.ndarray]:
+    def local(self, workspace, **options) -> dict[str, np.ndarray]:
+        return self.stored(local, workspace, **options)
+
+    def whole(self, workspace, **options) -> dict[str, np.ndarray]:
+        return self.stored(whole, workspace, **options)
+
+    def stitched(self, workspace, **options) -> dict[str, np.ndarray]:
+        return self.counted(stitched, workspace, **options)
+
+    def objectwise(self, workspace, **options) -> dict[str, np.ndarray]:
+        return self.counted(objectwise, workspace, **options)
+
+    def stored(self, scope, workspace, **options) -> dict[str, np.ndarray]:
         for name, spec in self.gives.items():
             channels = len(spec.channels)
             self.made[name] = BlockFiles(workspace.scratch(f"out.{name}"), self.grid, channels, spec.stored)
-        local(self.component, self.inputs, self.made, self.gives, self.grid, self.volume, workspace, name="step.d")
+        args = self.component, self.inputs, self.made, self.gives, self.grid, self.volume, workspace
+        scope(*args, name="step.d", **options)
         return self.results()
 
-    def stitched(self, workspace, **options) -> dict[str, np.ndarray]:
+    def counted(self, scope, workspace, **options) -> dict[str, np.ndarray]:
         def make(array, dtype):
             folder = workspace.scratch(f"out.{array}.{self.digests['late']}")
             self.made[array] = BlockFiles(folder, self.grid, len(self.gives[array].channels), dtype)
@@ -81,7 +95,7 @@ class Job:
 
         options = {**self.digests, **options}
         args = self.component, self.inputs, make, self.gives, self.grid, self.volume, workspace
-        self.count = stitched(*args, name="step", **options)
+        self.count = scope(*args, name="step", **options)
         return self.results()
 
     def results(self) -> dict[str, np.ndarray]:
@@ -109,3 +123,86 @@ def at_work():
 @pytest.fixture(scope="session")
 def job():
     return Job
+
+
+class Shuffled(Workspace):
+    """Walks the items of every pass in another order."""
+
+    def run(self, name, label, call, items, **options):
+        order = np.random.default_rng(len(name)).permutation(items).tolist()
+        found = super().run(name, label, call, order, **options)
+        return {item: found[item] for item in items}
+
+
+class Killed(BaseException):
+    """Ends a run as a kill would: no one handles it."""
+
+
+class KilledBefore(Workspace):
+    """Dies when the lock is confirmed for commit number `fatal`: voxels are written, the record is not."""
+
+    fatal = 0
+
+    def run(self, name, label, call, items, **options):
+        hold = self.lock.hold
+
+        def count():
+            type(self).fatal -= 1
+            if type(self).fatal < 0:
+                raise Killed
+            hold()
+
+        self.lock.hold = count
+        try:
+            return super().run(name, label, call, items, **options)
+        finally:
+            self.lock.hold = hold
+
+
+def killed_after(fatal):
+    left = [fatal]
+
+    def progress(_label, _done, _total):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+
+    return progress
+
+
+@dataclass
+class Deaths:
+    """How runs are ended."""
+
+    Killed = Killed
+    KilledBefore = KilledBefore
+    after = staticmethod(killed_after)
+
+    def everywhere(self, folder, moment, begin) -> int:
+        """Kill a run at every commit and resume it; `begin(workspace, killed)` runs it. Returns the number of kills."""
+        for fatal in range(1000):
+            place = folder / str(fatal)
+            place.mkdir()
+            KilledBefore.fatal = fatal
+            kind = KilledBefore if moment == "before" else Workspace
+            progress = killed_after(fatal) if moment == "after" else lambda *_: None
+            try:
+                with working(place, kind, progress=progress) as workspace:
+                    begin(workspace)
+            except Killed:
+                pass
+            else:
+                return fatal
+            with working(place) as workspace:
+                begin(workspace)
+        raise AssertionError
+
+
+@pytest.fixture(scope="session")
+def deaths():
+    return Deaths()
+
+
+@pytest.fixture(scope="session")
+def shuffled_workspace():
+    return Shuffled

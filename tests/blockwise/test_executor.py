@@ -1,5 +1,6 @@
 import threading
 import time
+from concurrent.futures import BrokenExecutor, Future
 
 import pytest
 
@@ -133,3 +134,62 @@ def test_commits_are_grouped_by_time_and_the_last_group_is_not_forgotten():
 
 def test_nothing_to_do_commits_nothing(executor):
     drive(executor, abs, [], commit=lambda _: pytest.fail("nothing was finished"))
+
+
+class Mortal:
+    """Computes all in flight a moment later; an item of `deadly` takes the others along, as often as it says."""
+
+    sharing = "processes"
+
+    def __init__(self, workers, **deadly):
+        self.workers, self.deadly, self.flying, self.broken, self.alone = workers, deadly, [], False, []
+
+    def submit(self, call, item):
+        future = Future()
+        if self.broken:
+            future.set_exception(BrokenExecutor())
+            return future
+        self.flying.append((future, call, item))
+        threading.Timer(0.01, self._land).start()
+        return future
+
+    def _land(self):
+        flying, self.flying = self.flying, []
+        if len(flying) == 1:
+            self.alone.append(flying[0][2])
+        deadly = [item for _, _, item in flying if self.deadly.get(item, 0)]
+        self.deadly |= {item: self.deadly[item] - 1 for item in deadly}
+        self.broken = self.broken or bool(deadly)
+        for future, call, item in flying:
+            if self.broken:
+                future.set_exception(BrokenExecutor())
+            else:
+                future.set_result(call(item))
+
+    def reset(self):
+        assert not self.flying
+        self.broken = False
+
+    def close(self):
+        pass
+
+
+def test_what_flew_with_a_deadly_item_is_tried_alone_and_not_blamed():
+    executor, committed = Mortal(2, c=1), []
+    drive(executor, str.upper, "abcdefgh", commit=committed.extend, retries=0)
+    assert sorted(committed) == [(item, item.upper()) for item in "abcdefgh"]
+    assert "c" in executor.alone
+
+
+def test_only_a_deadly_item_is_given_up_and_all_who_were_suspected_before_it_are_kept():
+    executor, committed = Mortal(2, b=9), []
+    with pytest.raises(RunError, match="block b failed 3 times: its worker process was killed"):
+        drive(executor, str.upper, "abcdefgh", commit=committed.extend, retries=2)
+    assert executor.deadly["b"] in (5, 6)  # once among others, if it had started, and three times alone
+    assert committed == [("a", "A")]
+
+
+def test_two_deadly_items_of_one_group_are_both_forgiven():
+    executor, committed = Mortal(3, a=2, e=2), []
+    drive(executor, str.upper, "abcdefghijkl", commit=committed.extend, retries=2)
+    assert sorted(committed) == [(item, item.upper()) for item in "abcdefghijkl"]

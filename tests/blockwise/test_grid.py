@@ -29,9 +29,24 @@ def test_blocks_cover_a_region_exactly_once_in_raster_order(corner, shape, block
 
 
 @settings(deadline=None, max_examples=100)
-@given(corners, shapes, shapes, st.data())
-def test_the_blocks_a_box_meets_are_those_that_share_a_voxel_with_it(corner, shape, block, data):
-    grid = BlockGrid(region_of(corner, shape), block)
+@given(corners, shapes, shapes, corners)
+def test_blocks_of_a_region_with_an_anchor_are_those_of_any_other_region_with_it(corner, shape, block, anchor):
+    grid = BlockGrid(region_of(corner, shape), block, anchor)
+    axes = [
+        (np.arange(lo, hi) - a) // b
+        for lo, hi, a, b in zip(grid.region.start, grid.region.stop, anchor, block, strict=True)
+    ]
+    assert grid.counts == tuple(int(along[-1] - along[0]) + 1 for along in axes)
+    for number in range(len(grid)):
+        inside = [np.unique(along[cut]) for along, cut in zip(axes, grid.box(number).within(grid.region), strict=True)]
+        place = np.unravel_index(number, grid.counts)
+        assert [along.tolist() for along in inside] == [[along[0] + n] for along, n in zip(axes, place, strict=True)]
+
+
+@settings(deadline=None, max_examples=100)
+@given(corners, shapes, shapes, st.none() | corners, st.data())
+def test_the_blocks_a_box_meets_are_those_that_share_a_voxel_with_it(corner, shape, block, anchor, data):
+    grid = BlockGrid(region_of(corner, shape), block, anchor)
     ends = [
         sorted(data.draw(st.lists(st.integers(a, b), min_size=2, max_size=2, unique=True)))
         for a, b in zip(grid.region.start, grid.region.stop, strict=True)

@@ -7,7 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from mitocore import LINK, ArraySpec, ContractError, Kind, Need, Roi, RunError, StitchedPostProcessor, VoxelSize
+from mitocore import (
+    LINK,
+    ArraySpec,
+    ContractError,
+    Kind,
+    Lattice,
+    Need,
+    Roi,
+    RunError,
+    StitchedPostProcessor,
+    VoxelSize,
+)
 from mitocore.blockwise.arrays import BlockFiles, Stored
 from mitocore.blockwise.executor import Threads
 from mitocore.blockwise.grid import BlockGrid
@@ -15,7 +26,7 @@ from mitocore.blockwise.work import Label, Link, Process, Provisional, Reads, Re
 from mitocore.blockwise.workspace import Workspace
 from mitocore.interfaces import OBJECT
 from mitocore.testing import reference
-from mitocore.testing.minimal import Components, Threshold, Widen
+from mitocore.testing.minimal import BrightOfTile, Components, Threshold, Widen
 
 pytestmark = pytest.mark.usefixtures("no_power_is_lost")
 
@@ -23,15 +34,6 @@ MASK = {"mask": ArraySpec(Kind.MASK)}
 PROBABILITY = {"probability": ArraySpec(Kind.PROBABILITY, ("a", "b"))}
 shapes = st.tuples(*[st.integers(1, 12)] * 3)
 seeds = st.integers(0, 2**32 - 1)
-
-
-class Shuffled(Workspace):
-    """Walks the blocks of every pass in another order."""
-
-    def run(self, name, label, call, items, **options):
-        order = np.random.default_rng(len(name)).permutation(items).tolist()
-        found = super().run(name, label, call, order, **options)
-        return {item: found[item] for item in items}
 
 
 class Planes(StitchedPostProcessor):
@@ -110,13 +112,13 @@ def raster_components(mask, connectivity, min_size):
 @settings(deadline=None, max_examples=30)
 @given(seeds, shapes, shapes, st.sampled_from([6, 18, 26]), st.sampled_from([0, 2, 9]), st.booleans())
 def test_components_by_blocks_equal_those_of_the_whole_volume_ids_included(
-    tmp_path_factory, at_work, job, seed, shape, block, connectivity, min_size, shuffled
+    tmp_path_factory, at_work, shuffled_workspace, job, seed, shape, block, connectivity, min_size, shuffled
 ):
     block = tuple(max(b, n // 3) for b, n in zip(block, shape, strict=True))
     mask = random_mask(seed, shape)
     step = Components(connectivity=connectivity, min_size=min_size)
     work = job(step, {"mask": mask}, MASK, BlockGrid(Roi.whole(shape), block))
-    kind = Shuffled if shuffled else Workspace
+    kind = shuffled_workspace if shuffled else Workspace
     with at_work(tmp_path_factory.mktemp("run"), kind, every=1.0) as workspace:
         found = work.stitched(workspace)["instances"]
     expected = raster_components(mask[0], connectivity, min_size)
@@ -145,12 +147,14 @@ def test_links_over_blocks_with_weights_columns_and_rereads_do_not_show_the_bloc
 
 @settings(deadline=None, max_examples=15)
 @given(seeds, shapes, shapes, st.integers(1, 3))
-def test_a_local_step_with_a_halo_does_not_show_the_blocks(tmp_path_factory, at_work, job, seed, shape, block, radius):
+def test_a_local_step_with_a_halo_does_not_show_the_blocks(
+    tmp_path_factory, at_work, shuffled_workspace, job, seed, shape, block, radius
+):
     block = tuple(max(b, n // 3) for b, n in zip(block, shape, strict=True))
     arrays = {"probability": np.random.default_rng(seed).random((2, *shape)).astype(np.float32)}
     step = Widen(radius=radius)
     work = job(step, arrays, PROBABILITY, BlockGrid(Roi.whole(shape), block))
-    with at_work(tmp_path_factory.mktemp("run"), Shuffled, every=1.0) as workspace:
+    with at_work(tmp_path_factory.mktemp("run"), shuffled_workspace, every=1.0) as workspace:
         found = work.local(workspace)
     np.testing.assert_array_equal(found["widened"], reference.local(step, arrays, work.gives)["widened"])
 
@@ -167,87 +171,35 @@ def test_threads_give_what_the_calling_process_gives(tmp_path, at_work, job):
     np.testing.assert_array_equal(*results)
 
 
-class Killed(BaseException):
-    """Ends a run as a kill would: no one handles it."""
-
-
-class KilledBefore(Workspace):
-    """Dies when the lock is confirmed for commit number `fatal`: voxels are written, the record is not."""
-
-    fatal = 0
-
-    def run(self, name, label, call, items, **options):
-        hold = self.lock.hold
-
-        def count():
-            type(self).fatal -= 1
-            if type(self).fatal < 0:
-                raise Killed
-            hold()
-
-        self.lock.hold = count
-        try:
-            return super().run(name, label, call, items, **options)
-        finally:
-            self.lock.hold = hold
-
-
-def killed_after(fatal):
-    left = [fatal]
-
-    def progress(_label, _done, _total):
-        left[0] -= 1
-        if left[0] < 0:
-            raise Killed
-
-    return progress
-
-
 @pytest.mark.parametrize("step", [Components(connectivity=18, min_size=3), Planes()], ids=["components", "planes"])
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_run_killed_at_any_commit_and_resumed_equals_the_uninterrupted_one(tmp_path, at_work, job, step, moment):
+def test_a_run_killed_at_any_commit_and_resumed_equals_the_uninterrupted_one(tmp_path, job, deaths, step, moment):
     shape = (6, 5, 7)
     rng = np.random.default_rng(1)
     mask = rng.random((1, *shape)) < 0.4
     mask[:, :3] = False  # blocks of zeros, which have no file
     block = (3, 3, 7) if isinstance(step, Components) else (3, 5, 7)
     expected = reference.stitched(step, {"mask": mask}, step.gives(MASK))
-    kills = 0
-    for fatal in range(100):
-        folder = tmp_path / str(fatal)
-        folder.mkdir()
-        work = job(step, {"mask": mask}, MASK, BlockGrid(Roi.whole(shape), block))
-        KilledBefore.fatal = fatal
-        kind = KilledBefore if moment == "before" else Workspace
-        progress = killed_after(fatal) if moment == "after" else lambda *_: None
-        try:
-            with at_work(folder, kind, progress=progress) as workspace:
-                found = work.stitched(workspace)
-            break
-        except Killed:
-            kills += 1
-        with at_work(folder) as workspace:
-            found = work.stitched(workspace)
+    grid = BlockGrid(Roi.whole(shape), block)
+
+    def begin(workspace):
+        found = job(step, {"mask": mask}, MASK, grid).stitched(workspace)
         for name, values in expected.items():
             np.testing.assert_array_equal(found[name], values)
-    assert kills >= 3 * len(work.grid)
-    for name, values in expected.items():
-        np.testing.assert_array_equal(found[name], values)
+
+    assert deaths.everywhere(tmp_path, moment, begin) >= 3 * len(grid)
 
 
-def test_a_local_step_killed_at_any_commit_and_resumed_equals_the_uninterrupted_one(tmp_path, at_work, job):
+def test_a_local_step_killed_at_any_commit_and_resumed_equals_the_uninterrupted_one(tmp_path, job, deaths):
     arrays = {"probability": np.random.default_rng(0).random((2, 6, 6, 6)).astype(np.float32)}
     arrays["probability"][:, :2, :2, :2] = 0
     step, grid = Widen(), BlockGrid(Roi.whole((6, 6, 6)), (3, 3, 6))
     expected = reference.local(step, arrays, step.gives(PROBABILITY))["widened"]
-    for fatal in range(1, 5):
-        folder = tmp_path / str(fatal)
-        folder.mkdir()
-        work = job(step, arrays, PROBABILITY, grid)
-        with pytest.raises(Killed), at_work(folder, progress=killed_after(fatal)) as workspace:
-            work.local(workspace)
-        with at_work(folder) as workspace:
-            np.testing.assert_array_equal(work.local(workspace)["widened"], expected)
+
+    def begin(workspace):
+        np.testing.assert_array_equal(job(step, arrays, PROBABILITY, grid).local(workspace)["widened"], expected)
+
+    assert deaths.everywhere(tmp_path, "after", begin) > len(grid)
 
 
 class Counting(Components):
@@ -279,7 +231,7 @@ def test_another_late_option_labels_again_only_if_the_ids_were_not_kept(tmp_path
     assert Counting.calls == {"label": 2 if keep_ids else 4, "resolve": 2}
 
 
-def test_a_kill_while_scratch_is_removed_does_no_harm(tmp_path, at_work, job, monkeypatch):
+def test_a_kill_while_scratch_is_removed_does_no_harm(tmp_path, at_work, job, deaths, monkeypatch):
     mask, shape = random_mask(7, (8, 8, 8)), (8, 8, 8)
     grid = BlockGrid(Roi.whole(shape), (4, 4, 8))
     removals = ["forget", "discard"]
@@ -287,11 +239,11 @@ def test_a_kill_while_scratch_is_removed_does_no_harm(tmp_path, at_work, job, mo
         work = job(Components(), {"mask": mask}, MASK, grid, digests={"early": "e", "late": str(number)})
 
         def killed(*_):
-            raise Killed
+            raise deaths.Killed
 
         with monkeypatch.context() as patch, at_work(tmp_path) as workspace:
             patch.setattr(Workspace, method, killed)
-            with pytest.raises(Killed):
+            with pytest.raises(deaths.Killed):
                 work.stitched(workspace)
         with at_work(tmp_path) as workspace:
             found = work.stitched(workspace)["instances"]
@@ -320,6 +272,67 @@ def test_a_region_is_the_volume_to_a_stitched_step_but_a_local_one_reads_beyond_
         work = job(Components(), {"mask": mask}, MASK, BlockGrid(region, (2, 3, 4)))
         found = work.stitched(workspace)["instances"]
     np.testing.assert_array_equal(found[0], raster_components(mask[(0, *region.slices)], 6, 0))
+
+
+@settings(deadline=None, max_examples=25)
+@given(seeds, shapes, st.tuples(*[st.integers(1, 5)] * 3), st.tuples(*[st.integers(0, 2)] * 3), st.data())
+def test_a_step_with_a_lattice_is_defined_on_its_tiles_anchored_at_voxel_0_whatever_the_region(
+    tmp_path_factory, at_work, shuffled_workspace, job, seed, shape, tile, halo, data
+):
+    start = tuple(data.draw(st.integers(0, n - 1)) for n in shape)
+    region = Roi(start, tuple(data.draw(st.integers(a + 1, n)) for a, n in zip(start, shape, strict=True)))
+    arrays = {"probability": np.random.default_rng(seed).random((1, *shape)).astype(np.float32)}
+    tile = tuple(max(b, n // 4) for b, n in zip(tile, shape, strict=True))
+    step = BrightOfTile(tiles=Lattice(tile, halo))
+    work = job(step, arrays, PROBABILITY, BlockGrid(region, tile, anchor=(0, 0, 0)))
+    with at_work(tmp_path_factory.mktemp("run"), shuffled_workspace, every=1.0) as workspace:
+        found = work.stitched(workspace)["instances"]
+    np.testing.assert_array_equal(found, reference.stitched(step, arrays, work.gives, region=region)["instances"])
+
+
+def test_tiles_read_their_halo_and_a_step_that_asks_for_less_breaks_its_own_word(tmp_path, at_work, job):
+    class Narrow(BrightOfTile):
+        """Forgets the halo of its tiles."""
+
+        def halo(self):
+            return (1, 0, 1)
+
+    class Wide(BrightOfTile):
+        """Reads more than its tiles ask for."""
+
+        seen: ClassVar[set] = set()
+
+        def halo(self):
+            return (1, 2, 1)
+
+        def label(self, block):
+            self.seen.add(block.read.shape)
+            return super().label(block)
+
+    arrays = {"probability": np.random.default_rng(0).random((1, 12, 12, 12)).astype(np.float32)}
+    grid = BlockGrid(Roi.whole((12, 12, 12)), (4, 4, 4), anchor=(0, 0, 0))
+    with at_work(tmp_path) as workspace:
+        with pytest.raises(ContractError, match=r"halo of Narrow of 'slow' is \(1, 0, 1\), less than the \(1, 1, 1\)"):
+            job(Narrow(), arrays, PROBABILITY, grid).stitched(workspace, plugin="slow")
+        job(Wide(), arrays, PROBABILITY, grid).stitched(workspace)
+    assert (6, 8, 6) in Wide.seen
+
+
+def test_a_local_step_takes_its_bounds_for_the_volume(tmp_path, at_work, job):
+    class Asking(Widen):
+        """Compares what a block says with what is so."""
+
+        def process(self, block):
+            assert block.volume == bounds
+            return super().process(block)
+
+    arrays = {"probability": np.random.default_rng(2).random((2, 8, 8, 8)).astype(np.float32)}
+    bounds, region = Roi((1, 0, 2), (7, 8, 8)), Roi((1, 2, 3), (6, 7, 8))
+    work = job(Asking(radius=2), arrays, PROBABILITY, BlockGrid(region, (2, 3, 4)))
+    with at_work(tmp_path) as workspace:
+        found = work.local(workspace, bounds=bounds)["widened"]
+    expected = reference.local(Widen(radius=2), arrays, work.gives, region=bounds)["widened"]
+    np.testing.assert_array_equal(found, expected[(..., *region.within(bounds))])
 
 
 def test_blocks_know_the_volume_and_its_voxel_size(tmp_path, at_work, job):

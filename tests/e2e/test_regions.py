@@ -158,3 +158,34 @@ def test_a_region_that_is_none_is_refused(toml, roi):
     with pytest.raises(ConfigError, match="region") as refused:
         load(toml, roi=roi)
     assert refused.value.where == "--roi"
+
+
+def test_a_network_gives_in_a_region_what_it_gives_there_in_the_whole_run(
+    tmp_path, image, trained, registry, monkeypatch
+):
+    monkeypatch.setattr("mitocore.runs.installed", lambda: registry)
+    text = f'''mitocore = 1
+[input]
+path = "raw.npy"
+[[step]]
+name = "net"
+weights = "{trained(gain=24.0)}"
+predict = {{ batch = 1 }}
+[[step]]
+name = "smooth"
+postprocessor = "median"
+size = [3, 3, 3]
+[output]
+path = "whole.zarr"
+save = ["net.foreground", "smooth.values"]
+[run]
+workers = 0
+'''
+    (tmp_path / "pipeline.toml").write_text(text, "utf-8")
+    with load(tmp_path / "pipeline.toml").run() as result:
+        expected = result.arrays()
+    other = [f"run.folder={tmp_path / 'part'}", f"output.path={tmp_path / 'part.zarr'}"]
+    with load(tmp_path / "pipeline.toml", other, roi="3:9,5:31,11:40").run() as result:
+        for name, array in result.arrays().items():
+            np.testing.assert_array_equal(array, expected[name][3:9, 5:31, 11:40])
+        assert result.record["steps"]["net"]["tiles"] > 0
