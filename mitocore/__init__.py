@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from mitocore.interfaces import WritableVolume as WritableVolume
     from mitocore.interfaces import Writer as Writer
     from mitocore.pipeline import Plan as Plan
+    from mitocore.recommended import segment as segment
     from mitocore.runs import Pipeline as Pipeline
     from mitocore.runs import Result as Result
     from mitocore.runs import Step as Step
@@ -87,10 +88,12 @@ _HOME = {
     "mitocore.geometry": "Roi Shape SizeOption VoxelSize VoxelSizeOption as_shape size_in_voxels",
     "mitocore.header": "WeightsHeader",
     "mitocore.interfaces": (
-        "Augment Block Crop LabelledVolume Labels LocalPostProcessor Loss Metric Model Normalizer ObjectwisePostProcessor "
-        "Reader Sampler SamplerIndex Stats StitchedPostProcessor Target Volume WholePostProcessor WritableVolume Writer"
+        "Augment Block Crop LabelledVolume Labels LocalPostProcessor Loss Metric Model Normalizer "
+        "ObjectwisePostProcessor Reader Sampler SamplerIndex Stats StitchedPostProcessor Target Volume "
+        "WholePostProcessor WritableVolume Writer"
     ),
     "mitocore.pipeline": "Plan",
+    "mitocore.recommended": "segment",
     "mitocore.runs": "Pipeline Result Step evaluate load train",
     "mitocore.specs": "ArraySpec Head Kind Lattice Need VolumeSpec Window",
     "mitocore.stitch": "LINK touching unite",

@@ -32,9 +32,11 @@ class WeightsHeader(BaseModel):
     voxel_size: VoxelSizeOption | tuple[VoxelSizeOption, VoxelSizeOption] | None = None
     """What it was trained at: one, a range (smallest, largest), or unknown."""
     pipeline: tuple[dict[str, Any], ...] = ()
-    """Recommended `[[step]]` tables after the network; for people, no run takes them from here."""
+    """Recommended `[[step]]` tables after the network, which they call `net`; `mitocore segment` runs them, `mitocore
+    init` writes them down."""
     thresholds: dict[str, float] = {}
-    """Recommended by head; for people, no step takes its threshold from here."""
+    """Recommended by head; `segment` and `init` fill it into a step that reads this head directly and leaves its option
+    `threshold` open."""
     temperature: dict[str, float] = {}
     """By head; logits are divided by it before the activation."""
     normalizer: dict[str, Any]

@@ -1,60 +1,27 @@
-"""What the commands that work on volumes do."""
+"""What the commands do that train, score, check and copy."""
 
 import csv
 import io
 import json
-import time
+import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from mitocore import conversion, run_folder, runs
+from mitocore import conversion, runs
+from mitocore.cli import running
 from mitocore.cli.main import Voice
-from mitocore.cli.render import recorded, speaking, spoken, stoppable, table
+from mitocore.cli.render import KEPT, described, recorded, speaking, spoken, stoppable, table
 from mitocore.config import toml
 from mitocore.errors import ConfigError, DataError
 from mitocore.geometry import VoxelSize
-from mitocore.specs import Kind, VolumeSpec
+from mitocore.specs import Kind
 
 Scores = Mapping[str, Mapping[str, float]]
 TRAINING_TABLES = {"volume", "objective", "train", "model"}
 """Tables that tell a training from a pipeline."""
-
-KEPT = "interrupted; what is finished is kept, the same command goes on from there"
-
-
-def run(
-    voice: Voice, file: Path, settings: Sequence[str], resume: bool, fresh: bool, take_over: bool, dry_run: bool
-) -> None:
-    """Run a pipeline; print where each saved array lies."""
-    if resume and fresh:
-        raise typer.BadParameter("--resume keeps what --fresh discards; give one of them")
-    planned = runs.load(file, settings)
-    if dry_run:
-        typer.echo(str(planned))
-        return
-    folder = Path(planned.plan.config.run.folder or ".")
-    policy: run_folder.Policy = "resume" if resume else "fresh" if fresh else "continue"
-    begin = time.monotonic()
-    with ExitStack() as stack:
-        told = stack.enter_context(speaking(voice))
-        stack.enter_context(recorded(folder))
-        stop = stack.enter_context(stoppable(KEPT))
-        result = planned.run(policy=policy, take_over=take_over, progress=told, cancel=stop)
-    writer = planned.plan.config.writer
-    place = writer.path if writer else str(folder)
-    counts = {f"{step}.": info["objects"] for step, info in result.record["steps"].items() if "objects" in info}
-    rows = []
-    for name, volume in result.items():
-        objects = next((f"{n:,} objects" for step, n in counts.items() if name.startswith(step)), "")
-        objects = objects if volume.spec.kind is Kind.INSTANCE else ""
-        rows.append((name, _described(volume.spec), objects))
-        volume.close()
-    typer.echo(f"{place}\n{table(rows, indent='  ')}")
-    typer.echo(f"record {folder / 'record.json'} · {spoken(time.monotonic() - begin)}")
 
 
 def train(voice: Voice, file: Path, settings: Sequence[str], resume: bool, dry_run: bool) -> None:
@@ -93,10 +60,12 @@ def evaluate(
 
 
 def validate(file: Path, settings: Sequence[str], no_data: bool) -> None:
-    """Check; print the plan."""
-    training = TRAINING_TABLES & toml.read(file, settings).data.keys()
-    plan = runs.load_training if training else runs.load
-    typer.echo(str(plan(file, settings, data=not no_data)))
+    """Check a training or a pipeline; print the plan."""
+    document = toml.read(file, settings)
+    if TRAINING_TABLES & document.data.keys():
+        typer.echo(str(runs.load_training(file, settings, data=not no_data)))
+    else:
+        running.validate(document, data=not no_data)
 
 
 def convert(voice: Voice, source: str, target: str, voxel_size: str | None, kind: str | None, roi: str | None) -> None:
@@ -105,7 +74,7 @@ def convert(voice: Voice, source: str, target: str, voxel_size: str | None, kind
         spec = conversion.convert(
             source, target, voxel_size=voxel_size_of(voxel_size), kind=_kind(kind), roi=roi, progress=told
         )
-    typer.echo(f"{target}\n  {_described(spec)}")
+    typer.echo(f"{target}\n  {described(spec)}")
 
 
 def demo(voice: Voice, name: str, output: Path, fresh: bool) -> None:
@@ -119,6 +88,17 @@ def demo(voice: Voice, name: str, output: Path, fresh: bool) -> None:
         typer.echo(f"scores against the truth\n{_scores_table(result.scores, indent='  ')}")
     typer.echo(result.table.summary())
     typer.echo(f"report {result.report} · {spoken(result.seconds)}")
+
+
+def new_plugin(name: str, kind: str, folder: Path) -> None:
+    """Write a plugin; print its files and what to do next."""
+    from mitocore.scaffold import create
+
+    files = create(name, kind, folder)
+    project = Path(os.path.commonpath(files))
+    typer.echo("\n".join(map(str, files)))
+    plugin = project.name.removeprefix("mitocore-").replace("-", "_")
+    typer.echo(f"next:\n  pip install -e {project}\n  pytest {project}\n  mitocore plugins {plugin} --check")
 
 
 def _kind(text: str | None) -> Kind | None:
@@ -140,12 +120,6 @@ def voxel_size_of(text: str | None) -> VoxelSize | None:
         return VoxelSize.parse(edges[0] if len(edges) == 1 else edges)
     except ValueError as error:
         raise ConfigError(str(error), where="--voxel-size", hint="--voxel-size 8nm, or 40,8,8 (nm; z, y, x)") from error
-
-
-def _described(spec: VolumeSpec) -> str:
-    channels = f" × {len(spec.channels)}" if len(spec.channels) > 1 else ""
-    size = spec.voxel_size or "voxel size unknown"
-    return f"{spec.kind}{channels} {spec.dtype} {' x '.join(map(str, spec.shape))}, {size}"
 
 
 def _rows(scores: Scores) -> list[tuple[str, str, float]]:

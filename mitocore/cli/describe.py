@@ -10,9 +10,20 @@ from pydantic import ValidationError
 
 from mitocore.cli.render import table
 from mitocore.component import KINDS, Component
+from mitocore.config import written
 from mitocore.config.toml import near
 from mitocore.errors import ConfigError, PluginError, WiringError
-from mitocore.interfaces import LocalPostProcessor, Metric, Model, Normalizer, PostProcessor, Writer
+from mitocore.interfaces import (
+    LocalPostProcessor,
+    Metric,
+    Model,
+    Normalizer,
+    ObjectwisePostProcessor,
+    PostProcessor,
+    StitchedPostProcessor,
+    WholePostProcessor,
+    Writer,
+)
 from mitocore.registry import Entry, Registry
 from mitocore.specs import ArraySpec, Need
 from mitocore.volumes import installed
@@ -30,11 +41,13 @@ _TABLES = {
 
 
 def describe(kind: str | None, name: str | None, schema: bool) -> None:
-    """Print one component; all of a kind in one line each; or the schemas of all."""
+    """Print one component, or all (of a kind) in one line each; of a kind, the JSON schemas too."""
     registry = installed()
     if kind is not None and kind not in KINDS:
         raise ConfigError(f"{kind!r} is not a kind of component", where="KIND", hint=near(kind, KINDS))
-    if kind is None or (name is None and schema):
+    if kind is None:
+        typer.echo(table([(e.kind, e.name, e.plugin, e.summary) for e in registry.entries if e.kind in KINDS]))
+    elif name is None and schema:
         typer.echo(json.dumps(schemas(registry, kind), indent=2))
     elif name is None:
         typer.echo(table([(e.name, e.plugin, e.summary) for e in registry.entries if e.kind == kind]))
@@ -58,16 +71,19 @@ def component(entry: Entry) -> type[Component]:
     return found
 
 
-def schemas(registry: Registry, kind: str | None = None) -> dict[str, dict[str, Any]]:
-    """JSON schema of the options of every component that loads, by kind and qualified name."""
-    found: dict[str, dict[str, Any]] = {}
+def schemas(registry: Registry, kind: str) -> dict[str, dict[str, Any]]:
+    """JSON schema of the options of every component of a kind that loads, by qualified name."""
+    return {entry.qualified: found.options() for entry, found in loaded(registry, kind)}
+
+
+def loaded(registry: Registry, kind: str) -> Iterator[tuple[Entry, type[Component]]]:
+    """Every component of a kind that loads; a warning for each of the others."""
     for entry in registry.entries:
-        if entry.kind in KINDS and kind in (None, entry.kind):
+        if entry.kind == kind:
             try:
-                found.setdefault(entry.kind, {})[entry.qualified] = component(entry).options()
+                yield entry, component(entry)
             except PluginError as error:
                 typer.echo(f"warning: left out: {error.problem}", err=True)
-    return found
 
 
 def described(found: type[Component], entry: Entry, registry: Registry) -> str:
@@ -131,9 +147,16 @@ def _facts(found: type[Component], entry: Entry) -> Iterator[tuple[str, str]]:
         yield "takes", f"{', '.join(made.channels())} in windows of {window.shape}, overlap {window.overlap}"
         yield from (("gives", f"{head.name} ({head.kind}: {', '.join(head.channels)})") for head in made.heads())
     if isinstance(made, PostProcessor):
-        yield "scope", f"local, halo {made.halo()}" if isinstance(made, LocalPostProcessor) else "stitched"
+        yield "scope", _scope(made)
         yield from (("needs", f"{name} ({_needed(need)})") for name, need in made.needs().items())
         yield from (("gives", text) for text in _given(made))
+
+
+def _scope(made: PostProcessor) -> str:
+    if isinstance(made, LocalPostProcessor):
+        return f"local, halo {made.halo()}"
+    scopes = {"stitched": StitchedPostProcessor, "objectwise": ObjectwisePostProcessor, "whole": WholePostProcessor}
+    return next((name for name, scope in scopes.items() if isinstance(made, scope)), "none")
 
 
 def _with_defaults(found: type[Component]) -> Component | None:
@@ -191,10 +214,4 @@ def toml_value(value: Any) -> str:
     >>> toml_value([1, "a", True, {"lr": 0.1}])
     '[1, "a", true, { lr = 0.1 }]'
     """
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "none"}[value]
-    if isinstance(value, Mapping):
-        return f"{{ {', '.join(f'{key} = {toml_value(inner)}' for key, inner in value.items())} }}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(toml_value, value))}]"
-    return json.dumps(value, ensure_ascii=False)
+    return "none" if value is None else written.value(value)

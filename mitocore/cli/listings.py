@@ -1,8 +1,10 @@
 """What the commands that list and keep things do: plugins, demos, weights."""
 
+import difflib
 import json
 import tomllib
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,7 +16,7 @@ from mitocore.cli.describe import toml_value
 from mitocore.cli.render import table
 from mitocore.config import toml
 from mitocore.config.components import build
-from mitocore.errors import ConfigError
+from mitocore.errors import ConfigError, PluginError
 from mitocore.geometry import VoxelSize
 from mitocore.header import WeightsHeader, read_header
 from mitocore.interfaces import Model
@@ -44,6 +46,55 @@ def _row(entry: Entry, registry: Registry) -> dict[str, str]:
 
 def _reason(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def check_plugins(name: str | None, as_json: bool) -> None:
+    """Put the components of all plugins, of one plugin, or of one name, to the checks of their kinds.
+
+    Raises
+    ------
+    PluginError
+        If a check fails, a plugin is broken, or nothing has this name.
+    """
+    from mitocore.testing import checks
+
+    registry, found, failed = installed(), [], 0
+    entries, broken = _wanted(registry, name)
+    for entry in entries:
+        findings = checks.run_entry(entry)
+        failed += sum(finding.passed is False for finding in findings)
+        found.append({"component": entry.qualified, "kind": entry.kind, "findings": [asdict(one) for one in findings]})
+        if not as_json:
+            typer.echo(f"{entry.kind} {entry.qualified}")
+            rows = [(f"  {one.check}", _RESULTS[one.passed], " ".join(one.message.split())) for one in findings]
+            typer.echo(table(rows) + "\n")
+    if as_json:
+        typer.echo(json.dumps({"components": found, "broken": broken}, indent=2))
+    else:
+        for plugin, reason in broken.items():
+            typer.echo(f"{plugin} is broken: {reason}")
+    if failed or broken:
+        what = [f"{failed} checks failed"] * bool(failed) + [f"plugin {plugin!r} is broken" for plugin in broken]
+        hint = "each line above says what to change; in tests, inherit from the classes of mitocore.testing"
+        raise PluginError("; ".join(what), hint=hint)
+
+
+_RESULTS = {True: "ok", False: "failed", None: "not run"}
+
+
+def _wanted(registry: Registry, name: str | None) -> tuple[list[Entry], dict[str, str]]:
+    """Components of a plugin or of a name, and broken plugins with the original error."""
+    broken = {plugin: _reason(error) for plugin, error in registry.broken.items() if name in (None, plugin)}
+    entries = [entry for entry in registry.entries if entry.kind != "demo"]
+    if name is None:
+        return entries, broken
+    plugins_, names = {entry.plugin for entry in entries}, {entry.name for entry in entries}
+    chosen = [e for e in entries if e.plugin == name] or [e for e in entries if name in (e.name, e.qualified)]
+    if not chosen and not broken:
+        near = difflib.get_close_matches(name, sorted(plugins_ | names), 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"plugins: {', '.join(sorted(plugins_))}"
+        raise PluginError(f"no plugin and no component is called {name!r}", hint=hint)
+    return chosen, broken
 
 
 def demos() -> None:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -59,11 +59,26 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RoiText = Annotated[
     str | None, typer.Option("--roi", metavar="Z,Y,X", help="Only these voxels: three ranges, such as 10:20,:,0:512.")
 ]
+WeightsName = Annotated[
+    str, typer.Option("--weights", metavar="NAME|PATH", help="A name of `mitocore weights list`, or a file.")
+]
+Part = Annotated[
+    str | None, typer.Option("--part", metavar="K/N", help="Only the k-th of n shares of the inputs, for job arrays.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Keep what is unchanged of another configuration.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start over in the run folder.")]
+TakeOver = Annotated[bool, typer.Option("--take-over", help="Take the run folder from a run that is gone.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and print the plan, read no voxel.")]
 KindName = Annotated[
     str | None, typer.Option("--kind", help="What the volume holds, where its file does not say: instance, mask …")
 ]
 VoxelSizeText = Annotated[
-    str | None, typer.Option(help="Voxel size where the file does not say, or is wrong: 8nm, or 40,8,8 in nm (z,y,x).")
+    str | None,
+    typer.Option(
+        "--voxel-size",
+        metavar="NM",
+        help="Voxel size where the file does not say, or is wrong: 8nm, or 40,8,8 in nm (z,y,x).",
+    ),
 ]
 
 
@@ -92,22 +107,99 @@ def options(
     context.obj = Voice(-1 if quiet else min(verbose, 1), traceback)
 
 
+def _policy(resume: bool, fresh: bool) -> Literal["continue", "resume", "fresh"]:
+    if resume and fresh:
+        raise typer.BadParameter("--resume keeps what --fresh discards; give one of them")
+    return "resume" if resume else "fresh" if fresh else "continue"
+
+
+@command(app, "segment")
+def segment(
+    context: typer.Context,
+    *,
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="PATH[::KEY]; several, or a quoted pattern.")],
+    weights: WeightsName,
+    output: Annotated[
+        str,
+        typer.Option("--output", "-o", metavar="OUT", help="File or folder to create; {stem} is the input's name."),
+    ],
+    voxel_size: VoxelSizeText = None,
+    roi: RoiText = None,
+    settings: Set = None,
+    part: Part = None,
+    keep_config: Annotated[
+        Path | None, typer.Option(metavar="P.TOML", help="Write the pipeline that runs, for `mitocore run`.")
+    ] = None,
+    resume: Resume = False,
+    fresh: Fresh = False,
+    take_over: TakeOver = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Segment volumes with what the weights recommend; no TOML file is needed."""
+    from mitocore.cli import commands, running
+
+    policy, size = _policy(resume, fresh), commands.voxel_size_of(voxel_size)
+    options = running.Options(policy, take_over, dry_run, json, part=part, roi=roi)
+    running.segment(context.obj, inputs, weights, output, size, settings or [], keep_config, options)
+
+
+@command(app, "init")
+def init(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="PATH[::KEY]")],
+    weights: WeightsName,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it here instead of printing it.")
+    ] = None,
+) -> None:
+    """Write the pipeline that weights recommend, every option with its meaning, to be edited."""
+    from mitocore.cli import running
+
+    running.init(source, weights, output)
+
+
 @command(app, "run")
 def run(
     context: typer.Context,
+    *,
     file: File,
+    inputs: Annotated[
+        list[str] | None, typer.Argument(metavar="INPUT", help="PATH[::KEY]; instead of those of the file.")
+    ] = None,
     settings: Set = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Keep what is unchanged of another configuration.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over in the run folder.")] = False,
-    take_over: Annotated[
-        bool, typer.Option("--take-over", help="Take the run folder from a run that is gone.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print the plan, read no voxel.")] = False,
+    roi: RoiText = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--until", metavar="STEP", help="Stop after this step; without it, the same command goes on."),
+    ] = None,
+    save: Annotated[
+        list[str] | None,
+        typer.Option("--save", metavar="STEP.ARRAY|all", help="Save this instead of what the file says; repeatable."),
+    ] = None,
+    part: Part = None,
+    resume: Resume = False,
+    fresh: Fresh = False,
+    take_over: TakeOver = False,
+    dry_run: DryRun = False,
+    json: Json = False,
 ) -> None:
-    """Run a pipeline, or go on where an earlier run was stopped."""
-    from mitocore.cli import commands
+    """Run a pipeline over one volume or many, or go on where an earlier run was stopped."""
+    from mitocore.cli import running
 
-    commands.run(context.obj, file, settings or [], resume, fresh, take_over, dry_run)
+    policy = _policy(resume, fresh)
+    options = running.Options(policy, take_over, dry_run, json, part, roi, until, tuple(save or ()))
+    running.run(context.obj, file, inputs or [], settings or [], options)
+
+
+@command(app, "clean")
+def clean(
+    context: typer.Context, folders: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.")]
+) -> None:
+    """Remove the scratch of run folders; output, journals and record stay."""
+    from mitocore.cli import running
+
+    running.clean(folders)
 
 
 @command(app, "train")
@@ -200,11 +292,36 @@ def demo(
 
 
 @command(app, "plugins")
-def plugins(context: typer.Context, json: Json = False) -> None:
-    """List the installed plugins and what they provide."""
+def plugins(
+    context: typer.Context,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Of --check: only this plugin or component.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Check every component against its interface.")] = False,
+    json: Json = False,
+) -> None:
+    """List the installed plugins and what they provide, or check that they keep what they promise."""
     from mitocore.cli import listings
 
-    listings.plugins(json)
+    if check:
+        listings.check_plugins(name, json)
+    elif name:
+        raise typer.BadParameter(f"to check {name!r}, add --check; without it all plugins are listed")
+    else:
+        listings.plugins(json)
+
+
+@command(app, "new-plugin")
+def new_plugin(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Lower-case words joined by hyphens.")],
+    kind: Annotated[str, typer.Option("--kind", metavar="KIND", help="model, postprocessor, reader …")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where it is made.")] = Path(),
+) -> None:
+    """Write a plugin that works, with tests that pass, to be edited."""
+    from mitocore.cli import commands
+
+    commands.new_plugin(name, kind, output)
 
 
 @command(app, "describe")
@@ -212,12 +329,18 @@ def describe(
     context: typer.Context,
     kind: Annotated[str | None, typer.Argument(metavar="KIND", help="model, reader, postprocessor …")] = None,
     name: Annotated[str | None, typer.Argument(metavar="NAME")] = None,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the options as JSON schema.")] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print JSON schema: of one, of a kind, or of a whole pipeline.toml.")
+    ] = False,
 ) -> None:
-    """Describe a component; without a name, print all schemas."""
+    """Describe a component; all of a kind; or list the components there are."""
     from mitocore.cli import describe as description
+    from mitocore.cli import schema as whole
 
-    description.describe(kind, name, schema)
+    if schema and kind is None:
+        whole.print_schema()
+    else:
+        description.describe(kind, name, schema)
 
 
 @command(weights, "add")

@@ -18,10 +18,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from mitocore.cli.main import Voice
 from mitocore.errors import DataError, MitocoreError
+from mitocore.specs import VolumeSpec
 
 EVERY = 5.0
 """Seconds between two lines of progress where there is no terminal."""
 _LEVELS = {-1: logging.ERROR, 0: logging.INFO, 1: logging.DEBUG}
+
+KEPT = "interrupted; what is finished is kept, the same command goes on from there"
+"""What a user is told who stops a run."""
+MOST_BARS = 8
+"""Bars on the screen at the same time; older ones that are full make room."""
 
 Told = Callable[..., None]
 """Called with label, done and total; training adds numbers such as the loss."""
@@ -153,6 +159,9 @@ def _bars(console: Console) -> Iterator[Told]:
         def told(label: str, done: int, total: int, numbers: Mapping[str, float] | None = None) -> None:
             if label not in tasks:
                 tasks[label] = bars.add_task(label, rate="", numbers="")
+                seen = [task for task in bars.tasks if task.visible]
+                for task in [task for task in seen if task.finished][: max(len(seen) - MOST_BARS, 0)]:
+                    bars.update(task.id, visible=False)
             elif bars.tasks[tasks[label]].finished and done < total:  # again, such as the next validation
                 bars.reset(tasks[label])
             speed = bars.tasks[tasks[label]].speed
@@ -188,6 +197,13 @@ def table(rows: Sequence[Sequence[str]], *, indent: str = "") -> str:
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "\n".join(indent + line for line in lines)
+
+
+def described(spec: VolumeSpec) -> str:
+    """The header of a volume in one line."""
+    channels = f" × {len(spec.channels)}" if len(spec.channels) > 1 else ""
+    size = spec.voxel_size or "voxel size unknown"
+    return f"{spec.kind}{channels} {spec.dtype} {' x '.join(map(str, spec.shape))}, {size}"
 
 
 @contextmanager

@@ -59,7 +59,7 @@ class PredictTable(_Table):
     batch: PositiveInt | Literal["auto"] = "auto"
     """Tiles in one forward pass. "auto": 1 on a CPU, 4 on a GPU."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """"auto": bf16 on a GPU that has it, else float32."""
+    """"auto": bf16 on a GPU or CPU that computes it in hardware, else float32."""
 
 
 class RunTable(_Table):
@@ -209,6 +209,9 @@ def _input(table: dict[str, Any], registry: Registry, document: Document) -> tup
         reader, _ = build("reader", {"reader": named, **options}, registry, document, "input")
     elif isinstance(path, str):
         reader, _ = opened_by("reader", path, registry, document, "input", options=options, named=named)
+    elif isinstance(path, list):
+        problem = f"path names {len(path)} volumes; this takes one"
+        raise ConfigError(problem, where=document.where("input", "path"), hint="`mitocore run` takes many")
     else:
         raise ConfigError("the input has no path", where=where, hint='path = "volume.zarr::raw"')
     return _typed(reader, Reader), kind

@@ -1,7 +1,5 @@
 """Small volumes, a pipeline over them, and the command line in this process."""
 
-import json
-
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -127,16 +125,16 @@ def refused(mitocore):
 
 @pytest.fixture
 def weights_of():
-    """Writes a weights file without tensors whose header names a model and its options."""
+    """Writes a weights file whose header names a model and its options, without tensors unless they are given."""
     from safetensors.numpy import save_file
 
     from mitocore.config.components import build
     from mitocore.header import WeightsHeader
     from mitocore.volumes import installed
 
-    def write(path, model="rsunet", **options):
+    def write(path, model="rsunet", header=None, tensors=None, **options):
         component, entry = build("model", {"model": model, **options}, installed())
-        header = WeightsHeader(
+        found = WeightsHeader(
             component=entry.qualified,
             options=component.model_dump(mode="json"),
             channels=component.channels(),
@@ -144,13 +142,30 @@ def weights_of():
             window=component.window(),
             normalizer={"normalizer": "builtin/percentile"},
             scores={"validation.foreground.iou": 0.5},
-        )
-        save_file({"nothing": np.zeros(1, "f4")}, path, {"mitocore": header.model_dump_json()})
+        ).model_copy(update=header or {})
+        save_file(tensors or {"nothing": np.zeros(1, "f4")}, path, {"mitocore": found.model_dump_json()})
         return path
 
     return write
 
 
-def scores_of(text):
-    """The JSON that `evaluate --json` printed."""
-    return json.loads(text)
+@pytest.fixture(scope="session")
+def tensors():
+    """Of an untrained network of the model rsunet, widths = [4, 4, 6]."""
+    torch = pytest.importorskip("torch")
+    from mitocore_rsunet.models import RSUNet
+
+    torch.manual_seed(0)
+    return {name: tensor.numpy() for name, tensor in RSUNet(widths=(4, 4, 6)).build().state_dict().items()}
+
+
+@pytest.fixture
+def network(work, weights_of, tensors):
+    """The current folder, with net.safetensors that recommends objects, and a volume more: small.npy."""
+    from mitocore.specs import Window
+
+    steps = ({"postprocessor": "connected_components", "name": "mito"},)
+    header = {"pipeline": steps, "thresholds": {"foreground": 0.45}, "window": Window((8, 16, 16), divisor=(1, 4, 4))}
+    weights_of(work / "net.safetensors", header=header, tensors=tensors, widths=[4, 4, 6])
+    np.save("small.npy", np.load("raw.npy")[:12])
+    return work

@@ -162,23 +162,30 @@ def test_every_finding_of_a_file_is_told(work, mitocore):
 
 
 @pytest.fixture
-def broken_plugin(work):
-    """A plugin on PYTHONPATH that raises on import."""
-    (work / "site" / "bang-1.0.dist-info").mkdir(parents=True)
-    (work / "site" / "bang.py").write_text('raise RuntimeError("no licence found")\n')
-    about = work / "site" / "bang-1.0.dist-info"
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: bang\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[mitocore.v1]\nbang = bang\n")
+def plugin(work):
+    """Puts a plugin on PYTHONPATH; gives what calls the program with it."""
 
-    def call(*arguments):
-        environment = {**os.environ, "PYTHONPATH": str(work / "site")}
-        command = [sys.executable, "-m", "mitocore", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    def install(name, source, module=None):
+        module = module or name
+        about = work / "site" / f"{module}-1.0.dist-info"
+        about.mkdir(parents=True)
+        (work / "site" / f"{module}.py").write_text(source)
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+        (about / "entry_points.txt").write_text(f"[mitocore.v1]\n{name} = {module}\n")
+        inherited = os.environ.get("PYTHONPATH", "")
+        environment = {**os.environ, "PYTHONPATH": f"{work / 'site'}{os.pathsep}{inherited}"}
 
-    return call
+        def call(*arguments):
+            command = [sys.executable, "-m", "mitocore", *arguments]
+            return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+        return call
+
+    return install
 
 
-def test_a_plugin_that_raises_on_import_hurts_only_those_who_name_it(broken_plugin, work):
+def test_a_plugin_that_raises_on_import_hurts_only_those_who_name_it(plugin, work):
+    broken_plugin = plugin("bang", 'raise RuntimeError("no licence found")\n')
     listed = broken_plugin("plugins")
     assert listed.returncode == 0
     assert "bang is broken: RuntimeError: no licence found" in listed.stdout
@@ -197,3 +204,141 @@ def test_a_traceback_is_shown_to_those_who_ask(work, mitocore):
     assert result.exit_code == 5
     assert "Traceback" in result.stderr
     assert "error: 'none.toml'" in result.stderr
+
+
+def test_a_truncated_zarr_array(work, succeeds, refused):
+    succeeds("convert", "prob.npy", "cut.zarr", "--kind", "probability")
+    for chunk in (path for path in (work / "cut.zarr").rglob("*") if path.is_file() and path.name != "zarr.json"):
+        chunk.write_bytes(chunk.read_bytes()[: chunk.stat().st_size // 2])
+    assert "cut.zarr" in refused(5, "-q", "convert", "cut.zarr", "copy.npy")
+
+
+def test_a_truncated_slice(work, succeeds, refused):
+    succeeds("convert", "raw.npy", "slices/")
+    cut = sorted((work / "slices").glob("*.png"))[3]
+    cut.write_bytes(cut.read_bytes()[:60])
+    assert cut.name in refused(5, "-q", "convert", "slices/", "copy.npy")
+
+
+def test_a_volume_without_a_voxel(work, refused):
+    np.save("prob.npy", np.zeros((0, 8, 8), "f4"))
+    assert "prob.npy" in refused(5, "run", "seg.toml")
+
+
+def test_a_volume_of_one_slice_is_a_volume(work, succeeds):
+    np.save("prob.npy", np.load("prob.npy")[12])
+    assert "1 x 40 x 40" in succeeds("run", "seg.toml")
+
+
+def test_voxels_that_are_no_number_are_background_but_a_volume_of_them_is_refused(network, succeeds, refused):
+    probability = np.load("prob.npy")
+    probability[:, :20] = np.nan
+    np.save("prob.npy", probability)
+    assert "3 objects" in succeeds("run", "seg.toml")
+    np.save("raw.npy", np.full((12, 16, 16), np.nan, "f4"))
+    assert "finite" in refused(5, "-q", "segment", "raw.npy", "--weights", "net.safetensors", "-o", "mito.npy")
+
+
+def test_a_voxel_size_that_is_needed_but_unknown(work, refused):
+    set_to(work, "voxel_size = 8\n", "")
+    set_to(work, "min_size = 20", 'min_size = "0.002 um3"')
+    text = refused(3, "run", "seg.toml")
+    assert "needs the voxel size" in text
+    assert "hint: voxel_size" in text
+
+
+def test_weights_of_another_voxel_size(work, weights_of, refused):
+    from mitocore.geometry import VoxelSize
+
+    weights_of(work / "best.safetensors", header={"voxel_size": VoxelSize(40, 40, 40)})
+    (work / "net.toml").write_text(
+        'mitocore = 1\n[input]\npath = "raw.npy"\nvoxel_size = 8\n[[step]]\nweights = "best.safetensors"\n'
+    )
+    assert "trained at 40 x 40 x 40 nm" in refused(3, "run", "net.toml")
+
+
+def test_two_runs_on_one_folder(work, succeeds, refused):
+    from mitocore.blockwise.lock import RunLock
+
+    succeeds("run", "seg.toml")
+    with RunLock(work / "runs/seg"):
+        assert "in use" in refused(8, "run", "seg.toml")
+
+
+def test_a_full_disk(work):
+    np.save("prob.npy", np.random.default_rng(0).random((24, 40, 40), "f4"))
+    block = "--set run.block=[24,40,40]"
+    command = f"ulimit -f 16; exec {sys.executable} -m mitocore -q run seg.toml {block}"  # no file above 16 kB
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 6, done.stderr
+    assert "free some disk space" in done.stderr
+    assert len(done.stderr.splitlines()) <= 3
+
+
+def test_a_component_of_two_plugins_must_be_named_with_its_plugin(plugin, work):
+    call = plugin(
+        "twin",
+        "from mitocore import hookimpl\n\n\n@hookimpl\ndef mitocore_register(registry):\n"
+        '    registry.add("postprocessor", "threshold", "mitocore.builtin.postprocess:Threshold")\n',
+    )
+    done = call("run", "seg.toml")
+    assert done.returncode == 4
+    assert "provided by 2 plugins" in done.stderr
+    assert 'hint: write "builtin/threshold" or "twin/threshold"' in done.stderr
+    assert done.stderr.count("\n") <= 3
+    set_to(work, '"threshold"', '"twin/threshold"')
+    set_to(work, '[[step]]\npostprocessor = "twin', '[[step]]\nname = "threshold"\npostprocessor = "twin')
+    assert call("-q", "run", "seg.toml").returncode == 0
+
+
+def test_two_packages_of_one_plugin_name(plugin, work):
+    call = plugin("builtin", "def nothing():\n    pass\n", module="other_builtin")
+    listed = call("plugins")
+    assert listed.returncode == 0
+    assert "two installed packages call their plugin 'builtin'" in listed.stdout
+
+
+@pytest.mark.parametrize(
+    ("code", "word", "arguments"),
+    [
+        (3, "'5/3' is not a part of a whole", ["--part", "5/3", "--set", "output.path={stem}.npy"]),
+        (3, "there is one input", ["--part", "1/3"]),
+        (3, "did you mean 'threshold'?", ["--until", "treshold"]),
+        (3, "did you mean 'cells.instances'?", ["--save", "cells.instance"]),
+        (3, "leaves the volume", ["--roi", "0:99,:,:"]),
+        (5, "nothing matches 'none*.npy'", ["none*.npy", "--set", "output.path={stem}.npy"]),
+        (3, "2 inputs cannot share one output", ["prob.npy", "raw.npy"]),
+        (3, "1 input cannot share one output", ["pro*.npy"]),
+        (3, "no path that gives '{stem}' a name", ["--set", "output.path={stem}.npy", "--set", "input.path=3"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_options_of_run_that_mean_nothing(code, word, arguments, work, refused):
+    assert word in refused(code, "run", "seg.toml", *arguments)
+    assert not (work / "runs").exists()
+
+
+def test_a_folder_that_is_no_run_folder_is_not_cleaned(work, refused):
+    (work / "mine").mkdir()
+    assert "is not a run folder" in refused(5, "clean", "mine")
+    assert "is not a run folder" in refused(5, "clean", "none")
+
+
+def test_a_component_that_is_named_without_being_checked_is_a_wrong_command_line(work, mitocore):
+    assert mitocore("plugins", "builtin").exit_code == 2
+
+
+def test_a_plugin_of_an_unknown_kind(work, refused):
+    assert "--kind model" in refused(3, "new-plugin", "tinynet", "--kind", "modl")
+
+
+def test_every_refusal_of_the_real_program_is_short(work):
+    for arguments in (
+        ["segment", "prob.npy", "--weights", "none", "-o", "x.zarr"],
+        ["init", "prob.npy", "--weights", "none"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "mitocore", *arguments], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout) == (5, "")
+        assert 1 <= len(done.stderr.splitlines()) <= 3

@@ -56,6 +56,21 @@ def test_bars_are_drawn_on_a_terminal():
     assert "loss 0.500" in console.file.getvalue()
 
 
+def test_bars_that_are_full_make_room_for_others():
+    console = Console(file=io.StringIO(), force_terminal=True, width=120, height=60)
+    with render._bars(console) as told:
+        told("inputs", 0, 99)
+        for number in range(20):
+            told(f"volume {number} · net: tiles", 1, 2)
+            told(f"volume {number} · net: tiles", 2, 2)
+        told("inputs", 1, 99)
+        console.file.truncate(0)
+    shown = console.file.getvalue()
+    assert "inputs" in shown
+    assert "volume 19" in shown
+    assert "volume 3 " not in shown
+
+
 @pytest.mark.parametrize(("verbosity", "expected"), [(-1, ""), (0, "warning: careful\nnumbers\n"), (1, None)])
 def test_log_lines_follow_the_voice(verbosity, expected, capsys):
     logger, level = logging.getLogger("mitocore.somewhere"), logging.getLogger("mitocore").level
