@@ -1,7 +1,7 @@
-"""Parts of the reference that are read from the code: components, keys of the TOML files, commands, exit codes.
+"""Parts of the reference that are read from the code: components, keys of the TOML files, commands, checks, exit codes.
 
-A hook of mkdocs. A page says where a part goes: ``{{ components }}``, ``{{ commands }}``, ``{{ exit_codes }}``, or
-``{{ options module:Class }}`` for the keys of one table.
+A hook of mkdocs. A page says where a part goes: ``{{ components }}``, ``{{ commands }}``, ``{{ checks }}``,
+``{{ exit_codes }}``, or ``{{ options module:Class }}`` for the keys of one table.
 """
 
 import importlib
@@ -18,12 +18,19 @@ from mitocore.component import KINDS
 from mitocore.registry import Entry, discover
 
 _PART = re.compile(r"^\{\{ (\w+)(?: (\S+))? \}\}$", re.MULTILINE)
+_OF_TYPER = ("help", "install_completion", "show_completion")
 _WORDS = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "dict": "table"}
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Put the generated parts into a page."""
-    parts = {"components": components, "options": options, "commands": commands, "exit_codes": exit_codes}
+    parts = {
+        "components": components,
+        "options": options,
+        "commands": commands,
+        "checks": checks,
+        "exit_codes": exit_codes,
+    }
     return _PART.sub(lambda found: "\n".join(parts[found[1]](*filter(None, [found[2]]))), markdown)
 
 
@@ -101,16 +108,17 @@ def commands() -> Iterator[str]:
 
     from mitocore.cli.main import app
 
+    yield from _command("mitocore", typer.main.get_command(app), "##", groups=False)
     for name, command in sorted(typer.main.get_command(app).commands.items()):  # type: ignore[attr-defined]
         yield from _command(f"mitocore {name}", command, "##")
 
 
-def _command(name: str, command: Any, level: str) -> Iterator[str]:
+def _command(name: str, command: Any, level: str, *, groups: bool = True) -> Iterator[str]:
     yield f"{level} {name}\n"
     yield f"{inspect.cleandoc(command.help or '')}\n"
-    for inner, sub in sorted(getattr(command, "commands", {}).items()):
+    for inner, sub in sorted(getattr(command, "commands", {}).items()) if groups else ():
         yield from _command(f"{name} {inner}", sub, f"{level}#")
-    shown = [p for p in command.params if p.name != "help" and not getattr(p, "hidden", False)]
+    shown = [p for p in command.params if p.name not in _OF_TYPER and not getattr(p, "hidden", False)]
     if shown:
         yield "| argument or option | meaning |"
         yield "|---|---|"
@@ -120,8 +128,26 @@ def _command(name: str, command: Any, level: str) -> Iterator[str]:
 
 def _words(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
-        return f"`{(parameter.metavar or parameter.name).upper()}`"
-    return ", ".join(f"`{word}`" for word in [*parameter.opts, *parameter.secondary_opts])
+        return f"`{(parameter.metavar or parameter.name).upper()}`" + (" …" if parameter.nargs == -1 else "")
+    words = ", ".join(f"`{word}`" for word in [*parameter.opts, *parameter.secondary_opts])
+    return words if parameter.is_flag or parameter.count else f"{words} {_cell(parameter.metavar)}".rstrip()
+
+
+def checks() -> Iterator[str]:
+    """The named checks of the conformance kit: of every component, then by kind."""
+    from mitocore.testing.checks import TESTS
+    from mitocore.testing.every_component import EVERY
+    from mitocore.testing.pipelines import CHECKS
+
+    by_kind = {suite.__name__: suite.checks for suite in TESTS.values()}
+    for heading, named in {"Every component": EVERY, **by_kind, "PipelineTests": CHECKS}.items():
+        yield f"## {heading}\n"
+        yield "| check | promise |"
+        yield "|---|---|"
+        for check in named:
+            promise = (inspect.getdoc(check) or "").partition("\n\n")[0]
+            yield f"| `{check.__name__}` | {_cell(promise)} |"
+        yield ""
 
 
 def exit_codes() -> Iterator[str]:

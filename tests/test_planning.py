@@ -397,3 +397,13 @@ def test_several_arrays_for_a_file_of_one_are_refused_before_anything_is_compute
     (tmp_path / "file").write_text("", "utf-8")
     with pytest.raises(DataError, match="is a file"):
         Pipeline(steps).plan(values, kind=Kind.PROBABILITY, output=tmp_path / "file" / "out.npy")
+
+
+@pytest.mark.parametrize("output", ["out.npy", "out.h5", "out.zarr", "out.tif", "out.nii"])
+def test_what_stands_in_the_way_of_the_output_is_refused_before_anything_is_computed(refused, tmp_path, output):
+    place = tmp_path / output
+    place.write_bytes(b"not an array")
+    error = refused(PROBABILITY, MASK, OBJECTS, f'[output]\npath = "{place}"\n', family=DataError)
+    assert "cannot become the output" in error.problem
+    assert "[output]" in error.where
+    assert place.read_bytes() == b"not an array"

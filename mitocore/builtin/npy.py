@@ -1,6 +1,7 @@
 """NumPy's own format: one array in one file, mapped into memory."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -11,6 +12,11 @@ from mitocore.errors import DataError, ResourceError
 from mitocore.geometry import Roi, VoxelSize, as_shape
 from mitocore.interfaces import Progress, Reader, Volume, WritableVolume, Writer
 from mitocore.specs import VolumeSpec
+
+
+_AT_ONCE = 2**25
+"""Bytes of whole planes that are mapped at once: the pages of a mapped file that were touched, and their neighbours,
+count as memory of this process for as long as it is mapped."""
 
 
 class NpyReader(Reader):
@@ -111,10 +117,26 @@ class _Mapped(WritableVolume):
         return self._spec
 
     def read(self, roi: Roi) -> NDArray[Any]:
-        return np.array(self._open()[(slice(None), *roi.slices)], self._spec.dtype)  # native byte order, not mapped
+        values = np.empty((len(self._open()), *roi.shape), self._spec.dtype)  # native byte order, not mapped
+        for part, mapped in self._parts(roi):
+            values[part] = mapped
+        return values
 
     def write(self, roi: Roi, values: NDArray[Any]) -> None:
-        self._open()[(slice(None), *roi.slices)] = values
+        for part, mapped in self._parts(roi):
+            mapped[...] = values[part]
+
+    def _parts(self, roi: Roi) -> Iterator[tuple[tuple[int, slice], NDArray[Any]]]:
+        """Some planes of one channel after the other: where they lie in `roi`, and mapped anew."""
+        array, depth = self._open(), roi.shape[0]
+        mode: Literal["r", "r+"] = "r+" if self._final else "r"
+        planes = max(1, _AT_ONCE // array[0, 0].nbytes)
+        z, y, x = roi.slices
+        for channel in range(len(array)):
+            for begin in range(0, depth, planes):
+                end = min(begin + planes, depth)
+                mapped = _mapped(Path(str(array.filename)), mode) if isinstance(array, np.memmap) else array
+                yield (channel, slice(begin, end)), mapped[channel, z.start + begin : z.start + end, y, x]
 
     def finish(self, progress: Progress = lambda _done, _total: None) -> None:
         if self._final and self._part and self._part.exists():

@@ -194,6 +194,8 @@ def weights_info(text: str, as_json: bool) -> None:
         ("gives", ", ".join(heads)),
         ("window", f"{header.window.shape}, overlap {header.window.overlap}"),
         ("normalizer", toml_value(header.normalizer)),
+        *(("then", toml_value(step)) for step in header.pipeline),
+        *(("threshold", f"{head} {value:g}") for head, value in header.thresholds.items()),
         *(("score", f"{name} {value:.4f}") for name, value in header.scores.items()),
         *(("made by", f"{name} {value}") for name, value in header.versions.items()),
         *((name, str(value)) for name, value in header.provenance.items()),

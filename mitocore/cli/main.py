@@ -196,7 +196,7 @@ def run(
 def clean(
     context: typer.Context, folders: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.")]
 ) -> None:
-    """Remove the scratch of run folders; output, journals and record stay."""
+    """Remove the scratch of run folders; output, plan, statistics and record stay."""
     from mitocore.cli import running
 
     running.clean(folders)

@@ -1,6 +1,7 @@
 """What creates the volumes of one file format."""
 
 from abc import abstractmethod
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from mitocore.component import Component, PathOption
@@ -29,6 +30,20 @@ class Writer(Component):
 
     path: PathOption
     """File, folder or address."""
+
+    def check(self, name: str) -> None:
+        """Refuse a place at which `create` could not make the array `name`; asked before anything is computed.
+
+        By default, what stands at `path` and is not of this format, if a path holds one array. A writer whose paths
+        hold many overrides this.
+
+        Raises
+        ------
+        DataError
+            If something else stands there.
+        """
+        if self.holds == "one" and Path(self.path.replace("{name}", name)).exists():
+            self.open(name).close()
 
     @abstractmethod
     def create(self, name: str, spec: VolumeSpec, *, resume: bool = False) -> WritableVolume:

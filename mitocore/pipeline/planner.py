@@ -149,6 +149,12 @@ def _has_room(config: PipelineConfig, saved: tuple[SavedArray, ...]) -> None:
     if not there.is_dir() or not os.access(there, os.W_OK):
         problem = "is a file" if there.is_file() else "cannot be written to"
         raise DataError(f"{str(there)!r} {problem}", where=where, hint="another path in [output]")
+    for array in saved:
+        try:
+            writer.check(array.name)
+        except DataError as error:
+            problem = f"{path.name!r} cannot become the output: {error.problem}"
+            raise DataError(problem, where=where, hint="another path in [output]") from error
 
 
 def _file_dtype(name: str, spec: ArraySpec, writer: Writer | None, where: str) -> str:

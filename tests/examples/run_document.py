@@ -2,7 +2,7 @@
 
 - A ``toml`` or ``python`` block with a title is written to that file; a ``toml`` block without one must be TOML.
 - A ``python`` block without a title is executed; all of them share their names.
-- The lines of a ``console`` block that begin with ``$`` are commands. Trainings are cut short.
+- The lines of a ``console`` block that begin with ``$`` are commands, ``> FILE`` included. Trainings are cut short.
 - Blocks of any other language, such as ``sh``, are not run.
 """
 
@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -56,12 +57,16 @@ def command(words: list[str]) -> None:
 
     if words[1] == "train":
         words += [word for setting in SHORT for word in ("--set", setting)]
-    sys.argv = words
-    try:
-        app()
-    except SystemExit as end:
-        if end.code:
-            raise
+    with ExitStack() as stack:
+        if words[-2:-1] == [">"]:
+            stack.enter_context(redirect_stdout(stack.enter_context(Path(words[-1]).open("w", encoding="utf-8"))))
+            words = words[:-2]
+        sys.argv = words
+        try:
+            app()
+        except SystemExit as end:
+            if end.code:
+                raise
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Commands, TOML and Python of the README and the tutorials run as they stand, on small synthetic volumes."""
+"""Commands, TOML and Python of the README, tutorials and how-to pages run as they stand, on small synthetic volumes."""
 
 import os
 import re
@@ -17,7 +17,10 @@ from mitocore.geometry import VoxelSize
 
 ROOT = Path(__file__).parents[2]
 RUNNER = Path(__file__).with_name("run_document.py")
-DOCUMENTS = ["README.md", *sorted(f"docs/tutorials/{path.name}" for path in ROOT.glob("docs/tutorials/*.md"))]
+RUN = re.compile(r"^```(console|python)\n", re.MULTILINE)
+TEXTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/tutorials/*.md")), *sorted(ROOT.glob("docs/how-to/*.md"))]
+DOCUMENTS = [path.relative_to(ROOT).as_posix() for path in TEXTS if RUN.search(path.read_text("utf-8"))]
+PIPELINE = re.compile(r"^```toml title=\"pipeline.toml\"\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), ROOT / "examples" / "README.md", *ROOT.glob("*.md")]
 
 TRAIN = """\
@@ -36,6 +39,10 @@ head = "foreground"
 target = "foreground"
 loss = "dice_ce"
 
+[[step]]
+name = "mito"
+postprocessor = "connected_components"
+
 [train]
 steps = 1
 crop = [8, 32, 32]
@@ -47,12 +54,15 @@ folder = "trained"
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what a reader of the documents has: an image, its labels, and weights."""
+    """A folder with what a reader of the documents has: an image, its labels, weights, and more images."""
     folder = tmp_path_factory.mktemp("documents")
     tissue = cells((20, 64, 64), seed=3, voxel_size=VoxelSize(8, 16, 16))
     for name, array in (("raw", tissue.raw), ("labels", tissue.instances.astype("u2"))):
         np.save(folder / f"{name}.npy", array)
-        convert(folder / f"{name}.npy", folder / f"{name}.tif")
+        convert(folder / f"{name}.npy", folder / f"{name}.tif", voxel_size=8)
+    (folder / "raw").mkdir()
+    for name, roi in (("a", "0:10,:,:"), ("b", "10:20,:,:")):
+        convert(folder / "raw.tif", folder / "raw" / f"{name}.tif", roi=roi)
     (folder / "train.toml").write_text(TRAIN, "utf-8")
     weights = mitocore.train(folder / "train.toml").best
     (folder / "runs" / "train").mkdir(parents=True)
@@ -66,6 +76,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_block_of_a_document_runs(document: str, prepared: Path, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     shutil.copytree(prepared, folder)
+    if document.startswith("docs/how-to"):  # these go on from the pipeline of the README
+        (folder / "pipeline.toml").write_text(PIPELINE.findall((ROOT / "README.md").read_text("utf-8"))[0], "utf-8")
     environment = {**os.environ, "MITOCORE_HOME": str(tmp_path / "home")}
     command = [sys.executable, str(RUNNER), str(ROOT / document)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

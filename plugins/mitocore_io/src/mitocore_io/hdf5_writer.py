@@ -58,6 +58,12 @@ class Hdf5Writer(Writer):
         volume.unfinish()
         return volume
 
+    def check(self, name: str) -> None:
+        target = targets.named(self.path, name)
+        for there in (target, targets.part_of(target)):
+            if there.exists() and not (there.is_file() and h5py.is_hdf5(there)):
+                raise DataError(f"{there.name!r} exists and is no HDF5 file", where=str(there), hint="another path")
+
     def open(self, name: str) -> WritableVolume:
         target, key = targets.named(self.path, name), self.key.replace("{name}", name).strip("/")
         part = targets.part_of(target)

@@ -68,6 +68,15 @@ class ZarrWriter(Writer):
         volume.unfinish()
         return volume
 
+    def check(self, name: str) -> None:
+        root = targets.local(self.path)
+        there = format_of(root)
+        if there not in (None, self._format):
+            remedy = {2: 'version = "0.4"', 3: 'layout = "ome", version = "0.5"'}[there or 3]
+            raise DataError(f"{root.name!r} is zarr v{there}, not v{self._format}", where=str(root), hint=remedy)
+        if there is None and root.exists() and (not root.is_dir() or any(root.iterdir())):
+            raise DataError(f"{root.name!r} exists and is no zarr store", where=str(root), hint="write to another path")
+
     def open(self, name: str) -> WritableVolume:
         node = self._node(name)
         if not is_array(self._array(node)):
@@ -100,12 +109,7 @@ class ZarrWriter(Writer):
 
     def _create(self, node: Path, spec: VolumeSpec) -> None:
         root = Path(self.path)
-        there = format_of(root)
-        if there not in (None, self._format):
-            remedy = {2: 'version = "0.4"', 3: 'layout = "ome", version = "0.5"'}[there or 3]
-            raise DataError(f"{root.name!r} is zarr v{there}, not v{self._format}", where=str(root), hint=remedy)
-        if there is None and root.exists() and (not root.is_dir() or any(root.iterdir())):
-            raise DataError(f"{root.name!r} exists and is no zarr store", where=str(root), hint="write to another path")
+        self.check(node.name)
         try:
             group = zarr.open_group(str(root), mode="a", zarr_format=self._format)
             if self.layout == "ome":
