@@ -1,4 +1,4 @@
-"""Synthetic tissue as an electron microscope would show it, with its truth; NumPy only, everything from one seed.
+"""Synthetic tissue as an electron microscope would show it, with its truth; everything from one seed.
 
 Lengths are nanometres: a coarser voxel size shows more and smaller mitochondria in as many voxels.
 """
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +23,7 @@ _DENSITY = 0.16  # share of the volume that mitochondria are tried to fill
 _TOUCHING = 0.5  # share of the mitochondria that get a neighbour of their own
 _SPACE = 24.0  # between mitochondria that do not touch
 _COARSEST = 64.0  # edge of a voxel
+_PIECE = 50.0  # radius of the smallest piece that counts of a mitochondrion which others cut in pieces
 _PATIENCE = 800  # failures in a row after which a volume counts as full
 _TILE: Shape = (16, 32, 32)
 
@@ -30,8 +32,8 @@ _TILE: Shape = (16, 32, 32)
 class Cells:
     """A synthetic volume and its truth, all (z, y, x).
 
-    `raw` is uint8; `instances` uint64, ids of mitochondria from 1; `semantic` uint16, 1 in mitochondria; `boundary`
-    bool, the voxels of a mitochondrion that have a neighbour (across a face) outside it.
+    `raw` is uint8; `instances` uint64, ids of mitochondria from 1, each in one piece; `semantic` uint16, 1 in
+    mitochondria; `boundary` bool, the voxels of a mitochondrion that have a neighbour (across a face) outside it.
     """
 
     raw: NDArray[np.uint8]
@@ -102,7 +104,8 @@ class _Tissue:
         for number, tube in enumerate(tubes, start=1):
             self._draw(tube, number, grey, nearest, instances)
         self._distract(grey, instances)
-        final = _renumbered(instances, len(tubes))
+        smallest = 4 / 3 * np.pi * _PIECE**3 / float(np.prod(self.edges))
+        final = _separated(_renumbered(instances, len(tubes)), smallest)
         return Cells(self._photographed(grey), final, (final > 0).astype(np.uint16), _boundary(final))
 
     def _noise(self, scale: float) -> Floats:
@@ -315,6 +318,24 @@ def _renumbered(ids: NDArray[np.int64], largest: int) -> NDArray[np.uint64]:
     seen = np.bincount(ids.reshape(-1), minlength=largest + 1) > 0
     seen[0] = False
     return np.where(seen, np.cumsum(seen), 0).astype(np.uint64)[ids]
+
+
+def _separated(ids: NDArray[np.uint64], smallest: float) -> NDArray[np.uint64]:
+    """Every id in one piece: the largest keeps it, the others get new ones; what is smaller counts as background."""
+    pieces = cc3d.connected_components(ids.astype(np.uint32), connectivity=26, out_dtype=np.uint32)
+    sizes = np.bincount(pieces.reshape(-1))
+    if len(sizes) - 1 == int(ids.max()):
+        return ids
+    owner = np.zeros(len(sizes), np.uint64)
+    owner[pieces] = ids
+    order = np.lexsort((np.arange(len(sizes)), -sizes, owner))
+    _, largest = np.unique(owner[order], return_index=True)
+    becomes = owner.copy()
+    others = np.setdiff1d(np.arange(1, len(sizes)), order[largest])
+    fresh = sizes[others] >= smallest
+    becomes[others] = np.where(fresh, ids.max() + np.cumsum(fresh).astype(np.uint64), 0)
+    becomes[0] = 0
+    return np.asarray(becomes[pieces], np.uint64)
 
 
 def _blurred(values: Floats, axis: int, share: float) -> Floats:

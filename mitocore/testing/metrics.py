@@ -1,0 +1,164 @@
+"""What metrics promise."""
+
+import pickle
+from collections.abc import Mapping
+from functools import reduce
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mitocore.blockwise.grid import BlockGrid
+from mitocore.geometry import Roi, VoxelSize
+from mitocore.interfaces import Block, Metric
+from mitocore.specs import ArraySpec, Kind
+from mitocore.testing.checking import Check, require, unmodified
+from mitocore.testing.examples import array_of
+from mitocore.testing.suite import ComponentTests
+
+SHAPE = (10, 18, 16)
+EDGES = VoxelSize(16.0, 8.0, 8.0)
+_BLOCKS = (SHAPE, (5, 9, 8), (4, 18, 5))
+
+
+def _example(metric: Metric, seed: int = 0) -> dict[str, NDArray[Any]]:
+    """A prediction and a truth (c, z, y, x) that differ."""
+    rng = np.random.default_rng(seed)
+    truth = ArraySpec(Kind.MASK) if metric.compares is Kind.PROBABILITY else ArraySpec(metric.compares)
+    predicted = array_of(ArraySpec(metric.compares), SHAPE, rng)
+    return {"predicted": predicted, "truth": array_of(truth, SHAPE, rng)}
+
+
+def _perfect(metric: Metric) -> dict[str, NDArray[Any]]:
+    truth = _example(metric)["truth"]
+    return {"predicted": truth.astype(np.float32) if truth.dtype.kind == "b" else truth.copy(), "truth": truth}
+
+
+def _parts(metric: Metric, arrays: Mapping[str, NDArray[Any]], block: tuple[int, int, int] = SHAPE) -> list[Any]:
+    grid, parts = BlockGrid(Roi.whole(SHAPE), block), []
+    for number in range(len(grid)):
+        write = grid.box(number)
+        read = write.grow(metric.halo(EDGES)).clip(grid.region)
+        cut = {name: np.ascontiguousarray(array[(slice(None), *read.slices)]) for name, array in arrays.items()}
+        parts.append(metric.partial(Block(write, read, cut, grid.region, EDGES)))
+    return parts
+
+
+def _scores(
+    metric: Metric, arrays: Mapping[str, NDArray[Any]], block: tuple[int, int, int] = SHAPE
+) -> dict[str, float]:
+    return metric.total(reduce(lambda a, b: a + b, _parts(metric, arrays, block)))
+
+
+def _require_same(found: Mapping[str, float], expected: Mapping[str, float], what: str, change: str) -> None:
+    same = found.keys() == expected.keys() and all(
+        np.isclose(found[name], expected[name], rtol=1e-9, atol=1e-12, equal_nan=True) for name in expected
+    )
+    require(same, f"{what}: {dict(found)} instead of {dict(expected)}", change)
+
+
+def check_scores(metric: Metric) -> None:
+    """`total` gives named numbers, of which there is at least one; inputs stay as they are."""
+    arrays = _example(metric)
+    with unmodified(arrays, "partial"):
+        found = metric.total(metric.partial(Block(Roi.whole(SHAPE), Roi.whole(SHAPE), arrays, Roi.whole(SHAPE), EDGES)))
+    plain = bool(found) and all(isinstance(name, str) and isinstance(score, float) for name, score in found.items())
+    require(plain, f"total gives {found!r}", "return a dict of float by name; the first is the headline")
+
+
+def check_additive(metric: Metric) -> None:
+    """The sum of the parts of blocks equals the whole, in any order of blocks."""
+    arrays = _example(metric)
+    expected = _scores(metric, arrays)
+    change = (
+        "let `partial` count voxels of `block.write` alone, with context from `halo`, and compute ratios in `total`"
+    )
+    for block in _BLOCKS[1:]:
+        _require_same(_scores(metric, arrays, block), expected, f"scores from blocks of {block}", change)
+        backwards = metric.total(reduce(lambda a, b: a + b, _parts(metric, arrays, block)[::-1]))
+        _require_same(backwards, expected, f"scores from blocks of {block}, last to first", change)
+
+
+def check_pickles_partial(metric: Metric) -> None:
+    """A part pickles: blocks are summarised in other processes."""
+    arrays = _example(metric)
+    (part,) = _parts(metric, arrays)
+    copy = pickle.loads(pickle.dumps(part))  # noqa: S301 - made on the line it is read
+    _require_same(
+        metric.total(copy), metric.total(part), "scores of a part after a round trip", "keep plain arrays in it"
+    )
+
+
+def check_perfect(metric: Metric, optimum: Mapping[str, float] | None = None) -> None:
+    """A perfect prediction gets the best score: `optimum`; by default the headline is 1 or 0, and is not else."""
+    found = _scores(metric, _perfect(metric))
+    headline = next(iter(found))
+    change = "mend the score, or say what is best: optimum = {...} in the tests"
+    if optimum is None:
+        require(
+            np.isclose([0, 1], found[headline], atol=1e-9).any(),
+            f"{headline} of a perfect prediction is {found}",
+            change,
+        )
+        bad = _scores(metric, _example(metric))
+        require(bad[headline] != found[headline], f"{headline} is {bad[headline]:g} for any prediction", change)
+        return
+    for name, best in optimum.items():
+        score = found.get(name, np.nan)
+        require(
+            np.isclose(score, best, atol=1e-9), f"{name} of a perfect prediction is {score:g}, not {best:g}", change
+        )
+
+
+def check_permuted_ids(metric: Metric) -> None:
+    """Other ids of the same instances give the same scores."""
+    if metric.compares is not Kind.INSTANCE:
+        return
+    arrays = _example(metric)
+    other = {}
+    for seed, (name, array) in enumerate(arrays.items()):
+        places = np.unique(array, return_inverse=True)[1].reshape(array.shape)
+        order = 1 + np.random.default_rng(seed).permutation(int(places.max()) + 1)
+        other[name] = np.where(array > 0, 50 + order[places], 0).astype(array.dtype)
+    _require_same(
+        _scores(metric, other), _scores(metric, arrays), "scores after other ids", "compare ids, not their order"
+    )
+
+
+def check_ignored(metric: Metric) -> None:
+    """Voxels whose truth is "ignore", the maximum of its dtype, do not count, whatever is predicted there."""
+    if metric.compares not in (Kind.INSTANCE, Kind.SEMANTIC):
+        return
+    arrays = _example(metric)
+    truth = arrays["truth"].copy()
+    truth[:, 2:6, 3:12] = np.iinfo(truth.dtype).max
+    predicted = arrays["predicted"].copy()
+    predicted[:, 2:6, 3:12] = 1
+    one, other = (_scores(metric, {"predicted": p, "truth": truth}) for p in (arrays["predicted"], predicted))
+    _require_same(other, one, "scores after another prediction where the truth says ignore", "leave such voxels out")
+
+
+CHECKS: tuple[Check, ...] = (
+    check_scores,
+    check_additive,
+    check_pickles_partial,
+    check_perfect,
+    check_permuted_ids,
+    check_ignored,
+)
+
+
+class MetricTests(ComponentTests):
+    """Tests of a metric. Set `component`; and `optimum`, if a perfect prediction scores neither 0 nor 1."""
+
+    checks: ClassVar[tuple[Check, ...]] = CHECKS
+    optimum: ClassVar[Mapping[str, float] | None] = None
+    """Scores of a perfect prediction, by name; None: the headline is 0 or 1."""
+
+    def apply(self, check: Check, component: Any, folder: Path) -> None:
+        """Tell `check_perfect` the optimum."""
+        if check is check_perfect:
+            check_perfect(component, self.optimum)
+        else:
+            super().apply(check, component, folder)

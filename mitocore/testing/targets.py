@@ -1,0 +1,115 @@
+"""What targets promise."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mitocore.geometry import VoxelSize, as_shape
+from mitocore.interfaces import Target
+from mitocore.specs import Kind
+from mitocore.testing.checking import Check, CheckFailed, NotChecked, require, require_equal, undisturbed, unmodified
+from mitocore.testing.examples import instances
+from mitocore.testing.suite import ComponentTests
+
+SHAPE = (12, 20, 24)
+EDGES = VoxelSize(16.0, 8.0, 8.0)
+_DTYPES = {Kind.INSTANCE: "uint64", Kind.SEMANTIC: "uint16", Kind.MASK: "bool"}
+
+
+def labels_of(target: Target, seed: int = 0) -> dict[str, NDArray[Any]]:
+    """Label arrays (z, y, x) that satisfy `needs`, with some voxels to ignore, all of one tissue."""
+    ids = instances(SHAPE, np.random.default_rng(seed))
+    ids = np.unique(ids, return_inverse=True)[1].reshape(SHAPE).astype(np.uint64)
+    labels = {}
+    for name, need in target.needs().items():
+        kind = next((kind for kind in need.kinds if kind in _DTYPES), None)
+        if kind is None:
+            raise NotChecked(f"no example of {name!r}, which is none of instances, classes and mask")
+        array = (ids if kind is Kind.INSTANCE else ids % 3).astype(_DTYPES[kind])
+        if kind is not Kind.MASK:
+            array[:2, :3, :4] = np.iinfo(array.dtype).max
+        labels[name] = array
+    return labels
+
+
+class _Watched(Mapping[str, NDArray[Any]]):
+    """Labels that note which of them are asked for."""
+
+    def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        self.arrays = arrays
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name not in self.arrays:
+            change = "name every label array that `encode` reads in `needs`"
+            raise CheckFailed(f"encode reads {name!r}, which `needs` does not name", change)
+        return self.arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+
+def check_result(target: Target) -> None:
+    """The result is float32 (c, z, y, x) with the channels and the range that `gives` declares."""
+    labels, spec = labels_of(target), target.gives()
+    with undisturbed(), unmodified(labels, "encode"):
+        found = target.encode(labels, EDGES)
+    expected = (len(spec.channels), *SHAPE)
+    seen = f"encode gives {found.dtype} of shape {found.shape}, not float32 of {expected}"
+    require(found.dtype == np.float32 and found.shape == expected, seen, "mend `encode`, or the channels in `gives`")
+    require(np.isfinite(found).all(), "encode gives values that are not finite", "give ignored voxels a finite value")
+    low, high = float(found.min()), float(found.max())
+    if spec.kind in (Kind.PROBABILITY, Kind.AFFINITY, Kind.MASK):
+        require(low >= 0 and high <= 1, f"a {spec.kind} from {low:g} to {high:g}", "keep it within 0 and 1")
+    elif spec.kind is Kind.WEIGHT:
+        require(low >= 0, f"a weight of {low:g}", "let no weight be negative")
+
+
+def check_needs(target: Target) -> None:
+    """`encode` reads only the label arrays that `needs` names."""
+    target.encode(_Watched(labels_of(target)), EDGES)
+
+
+def check_relabelling(target: Target) -> None:
+    """Other ids of the same instances give the same target."""
+    labels = labels_of(target)
+    change = "compare ids with each other and with 0, not with numbers"
+    for name, need in target.needs().items():
+        if Kind.INSTANCE not in need.kinds:
+            continue
+        ids, top = labels[name], np.iinfo(np.uint64).max
+        counted = ids != top
+        table = np.concatenate([[0], 1000 + np.random.default_rng(1).permutation(int(ids[counted].max()))])
+        other = np.where(counted, table.astype(np.uint64)[np.where(counted, ids, 0)], top)
+        found = target.encode({**labels, name: other}, EDGES)
+        require_equal(found, target.encode(labels, EDGES), f"after other ids in {name!r}", change)
+
+
+def check_halo(target: Target) -> None:
+    """A crop with `halo`, encoded, is the same as what is cropped of the encoded whole."""
+    labels, halo = labels_of(target), target.halo(EDGES)
+    expected = target.encode(labels, EDGES)
+    change = "enlarge `halo` to the farthest voxel that `encode` looks at"
+    for start, length in (((3, 6, 7), (5, 7, 8)), ((0, 9, 0), (4, 6, 9)), ((7, 0, 12), (5, 9, 12))):
+        stop = as_shape(np.add(start, length))
+        low = [max(0, a - h) for a, h in zip(start, halo, strict=True)]
+        high = [min(n, b + h) for n, b, h in zip(SHAPE, stop, halo, strict=True)]
+        read = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        crop = {name: np.ascontiguousarray(array[read]) for name, array in labels.items()}
+        inner = tuple(slice(a - lo, b - lo) for a, b, lo in zip(start, stop, low, strict=True))
+        found = target.encode(crop, EDGES)[(slice(None), *inner)]
+        whole = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+        require_equal(found, expected[(slice(None), *whole)], f"a crop at {start} with halo {halo}", change)
+
+
+CHECKS: tuple[Check, ...] = (check_result, check_needs, check_relabelling, check_halo)
+
+
+class TargetTests(ComponentTests):
+    """Tests of a target. Set `component`."""
+
+    checks: ClassVar[tuple[Check, ...]] = CHECKS

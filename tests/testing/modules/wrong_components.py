@@ -1,0 +1,500 @@
+"""Components that each break one promise; the kit must say which."""
+
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import PlainSerializer
+from scipy.ndimage import distance_transform_edt, maximum_filter
+
+from mitocore import (
+    LINK,
+    ArraySpec,
+    DataError,
+    Kind,
+    Lattice,
+    Need,
+    ObjectwisePostProcessor,
+    Roi,
+    SamplerIndex,
+    StitchedPostProcessor,
+    VoxelSize,
+    WholePostProcessor,
+)
+from mitocore.builtin.augments import FlipRotate
+from mitocore.builtin.losses import BCE
+from mitocore.builtin.metrics import Instance, IoU
+from mitocore.builtin.normalizers import DtypeRange, MinMax, ZScore
+from mitocore.builtin.npy import NpyReader, NpyWriter
+from mitocore.builtin.samplers import Uniform
+from mitocore.builtin.targets import Foreground
+from mitocore.interfaces import Block, Crop
+from mitocore.testing.minimal import Components, Threshold, Widen
+
+# every component
+
+
+class WithoutDocstring(Threshold):
+    pass
+
+
+class WithoutDescription(Threshold):
+    """An option without a word."""
+
+    speed: int = 1
+
+
+class WithList(Threshold):
+    """An option that can be changed in place."""
+
+    sizes: list[int] = [1]  # noqa: RUF012 - what is wrong with it
+    """Sizes."""
+
+
+class Unpicklable(Threshold):
+    """Refuses to be sent."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError("cannot pickle a lock")
+
+
+class NoJson(Threshold):
+    """Writes its option in a way that it does not read."""
+
+    width: Annotated[float, PlainSerializer(lambda value: f"{value} nm")] = 2.0
+    """Width."""
+
+
+class RandomDigest(Threshold):
+    """Another digest each time it is imported."""
+
+    def digest(self) -> str:
+        return f"{id(type(self)):x}"
+
+
+# post-processors
+
+
+class WrongShape(Threshold):
+    """Leaves the channel out."""
+
+    def process(self, block):
+        return {"mask": super().process(block)["mask"][0]}
+
+
+class WrongDtype(Threshold):
+    """Integers for a mask."""
+
+    def process(self, block):
+        return {"mask": super().process(block)["mask"].astype(np.uint8)}
+
+
+class BeyondOne(Widen):
+    """Probabilities of two, before they are settled."""
+
+    def process(self, block):
+        return {"widened": 2 * super().process(block)["widened"]}
+
+
+class HaloTooSmall(Widen):
+    """Looks farther than it says."""
+
+    def halo(self):
+        return (0, self.radius, self.radius)
+
+
+class Remembers(Threshold):
+    """Keeps the first volume in its class, so that it looks at another level in every process."""
+
+    seen: ClassVar[dict[int, float]] = {}
+
+    def process(self, block):
+        mean = self.seen.setdefault(0, float(block["probability"].mean()))
+        return {"mask": block["probability"] > mean}
+
+
+class LooksBack(Threshold):
+    """Uses the volume before."""
+
+    before: ClassVar[list[float]] = [0.5]
+
+    def process(self, block):
+        self.before.append(float(block["probability"].mean()))
+        return {"mask": block["probability"] > self.before[-2]}
+
+
+class DrawsGlobally(Threshold):
+    """Uses the random numbers of everybody; its result does not depend on them."""
+
+    def process(self, block):
+        np.random.rand()  # noqa: NPY002
+        return super().process(block)
+
+
+class ChangesInputs(Threshold):
+    """Works in place."""
+
+    def process(self, block):
+        values = block["probability"]
+        mask = values >= np.float32(self.level)
+        values[:] = 0
+        return {"mask": mask}
+
+
+class LeavesGaps(Components):
+    """Final ids with gaps."""
+
+    def resolve(self, objects, links):
+        return 2 * super().resolve(objects, links)
+
+
+class MissingFaces(Components):
+    """Links along z alone."""
+
+    def link(self, block, ids):
+        thin = block.write.shape[0] == 1 and block.read.shape[0] == 2
+        return super().link(block, ids) if thin else np.zeros(0, LINK)
+
+
+class OrderOfRows(Components):
+    """Numbers objects in the order of the table."""
+
+    def resolve(self, objects, links):
+        final = super().resolve(objects, links)
+        _, first, back = np.unique(final, return_index=True, return_inverse=True)
+        rank = np.zeros(len(first), np.uint64)
+        rank[np.argsort(first)] = np.arange(len(first))
+        swap = np.arange(len(first), dtype=np.uint64)
+        if len(objects) and objects["first"][0] != objects["first"].min():
+            swap[1:] = swap[1:][::-1]
+        return swap[back.reshape(-1)]
+
+
+class LateThreshold(StitchedPostProcessor):
+    """Says that an option is late which `label` reads."""
+
+    late: ClassVar[tuple[str, ...]] = ("level",)
+    level: float = 0.5
+    """Level."""
+
+    def needs(self):
+        return {"probability": Need((Kind.PROBABILITY,), channels=1)}
+
+    def gives(self, given):
+        return {"instances": ArraySpec(Kind.INSTANCE)}
+
+    def label(self, block):
+        from scipy.ndimage import label
+
+        return label(block["probability"][0] > self.level)[0].astype(np.uint32), None
+
+
+class FloodsPerBlock(StitchedPostProcessor):
+    """Seeds per block, as if a block were the volume."""
+
+    def needs(self):
+        return {"mask": Need((Kind.MASK,), channels=1)}
+
+    def gives(self, given):
+        return {"instances": ArraySpec(Kind.INSTANCE)}
+
+    def label(self, block):
+        from scipy.ndimage import label
+
+        return label(distance_transform_edt(np.pad(block["mask"][0], 1))[1:-1, 1:-1, 1:-1] > 1.5)[0].astype(
+            np.uint32
+        ), None
+
+
+class Greedy(ObjectwisePostProcessor):
+    """Says that it needs one byte per voxel."""
+
+    bytes_per_voxel: ClassVar[int] = 1
+
+    def needs(self):
+        return {"mask": Need((Kind.MASK,), channels=1)}
+
+    def gives(self, given):
+        return {"distance": ArraySpec(Kind.DISTANCE)}
+
+    def mask(self, block):
+        return block["mask"][0]
+
+    def process(self, block, mask):
+        return {"distance": np.stack([np.cumsum(mask.astype("f8"), axis=0) * 0 + 1]).astype("f4") * mask}
+
+
+class GreedyWhole(WholePostProcessor):
+    """Says that it needs nothing."""
+
+    def needs(self):
+        return {"mask": Need((Kind.MASK,), channels=1)}
+
+    def gives(self, given):
+        return {"distance": ArraySpec(Kind.DISTANCE)}
+
+    def memory(self, volume):
+        return 0
+
+    def process(self, block):
+        return {"distance": distance_transform_edt(~block["mask"][0])[None].clip(0, 50).astype(np.float32)}
+
+
+class SevenInstances(WholePostProcessor):
+    """Ids with gaps, of a whole volume."""
+
+    def needs(self):
+        return {"mask": Need((Kind.MASK,), channels=1)}
+
+    def gives(self, given):
+        return {"instances": ArraySpec(Kind.INSTANCE)}
+
+    def memory(self, volume):
+        return 2**30
+
+    def process(self, block):
+        return {"instances": 7 * block["mask"].astype(np.uint64)}
+
+
+class EmptyBreaks(Components):
+    """Does not expect a volume without objects."""
+
+    def resolve(self, objects, links):
+        objects["size"].max()
+        return super().resolve(objects, links)
+
+
+# readers and writers
+
+
+class BeyondRoi(NpyReader):
+    """Reads one voxel more along x."""
+
+    def open(self):
+        volume = super().open()
+        read = volume.read
+
+        def more(roi):
+            wide = Roi(roi.start, (*roi.stop[:2], roi.stop[2] + 1)).clip(Roi.whole(volume.spec.shape))
+            return read(wide)
+
+        volume.read = more
+        return volume
+
+
+class XyzReader(NpyReader):
+    """Gives (x, y, z)."""
+
+    def open(self):
+        volume = super().open()
+        volume._array = volume._array.transpose(0, 3, 2, 1)
+        volume._spec = type(volume)(volume._array, self.voxel_size).spec
+        return volume
+
+
+class OneNanometre(NpyReader):
+    """Takes an unknown voxel size for 1 nm."""
+
+    voxel_size: Any = VoxelSize(1, 1, 1)
+    """Edges."""
+
+    def open(self):
+        return NpyReader(path=self.path, voxel_size=self.voxel_size or VoxelSize(1, 1, 1)).open()
+
+
+class Truncates(NpyWriter):
+    """Keeps 32 bits of ids."""
+
+    def create(self, name, spec, *, resume=False):
+        volume = super().create(name, spec, resume=resume)
+        write = volume.write
+        if spec.dtype == "uint64":
+            volume.write = lambda roi, values: write(roi, values.astype(np.uint32))
+        return volume
+
+
+class Overwrites(NpyWriter):
+    """Creates over what exists."""
+
+    def create(self, name, spec, *, resume=False):
+        return super().create(name, spec, resume=True)
+
+
+# what training uses
+
+
+class LastBox(MinMax):
+    """Remembers the last box alone."""
+
+    def fit(self, boxes, spec):
+        return super().fit([list(boxes)[-1]], spec) if len(list(boxes)) > 1 else super().fit(boxes, spec)
+
+
+class OwnStatistics(ZScore):
+    """Measures the box that it normalises."""
+
+    def apply(self, values, stats):
+        finite = values[np.isfinite(values)].astype(float)
+        return super().apply(values, {"mean": float(finite.mean()), "std": float(finite.std()) or 1.0})
+
+
+class AnyVolume(DtypeRange):
+    """Takes a constant volume."""
+
+    def fit(self, boxes, spec):
+        return {"maximum": 255.0}
+
+
+class BorderTarget(Foreground):
+    """Widens objects without saying that it looks at neighbours."""
+
+    def encode(self, labels, voxel_size):
+        return maximum_filter(super().encode(labels, voxel_size), size=(1, 3, 3, 3))
+
+
+class OddIds(Foreground):
+    """Only odd ids are foreground."""
+
+    def encode(self, labels, voxel_size):
+        return super().encode(labels, voxel_size) * (labels["instances"] % 2 == 1)[None].astype(np.float32)
+
+
+class HalfBatch(BCE):
+    """Counts voxels of weight 0 in part."""
+
+    def build(self):
+        compared = super().build()
+        return lambda logits, *, target, weight: compared(logits, target=target, weight=weight + 0.01)
+
+
+class AcceptsAll(BCE):
+    """Accepts any heads."""
+
+    def accepts(self, heads, target):
+        return None
+
+
+class Overflows(BCE):
+    """Computes in the precision of the logits."""
+
+    def build(self):
+        def compared(logits, *, target, weight):
+            return ((logits.exp().add(1).log() - logits * target) * weight).sum() / weight.sum().clamp(min=1)
+
+        return compared
+
+
+class OutsideRegion(Uniform):
+    """Crops from the whole volume."""
+
+    def draw(self, index, shape, number, rng):
+        crop = super().draw(index, shape, number, rng)
+        return Crop(crop.volume, Roi((0, 0, 0), shape)) if number == 7 else crop
+
+
+class Endless(Uniform):
+    """Searches until a crop fits."""
+
+    def index(self, volumes, shape):
+        while True:
+            try:
+                return super().index(volumes, shape)
+            except DataError:
+                continue
+
+
+class Forgetful(Uniform):
+    """Draws with numbers of its own."""
+
+    calls: ClassVar[list[int]] = []
+
+    def draw(self, index, shape, number, rng):
+        self.calls.append(number)
+        return super().draw(index, shape, number, np.random.default_rng(len(self.calls)))
+
+
+class ByChunks(Uniform):
+    """Keeps the chunks of files in its index."""
+
+    def index(self, volumes, shape):
+        index = super().index(volumes, shape)
+        chunks = np.array([v.image.spec.chunks or (0, 0, 0) for v in volumes])
+        return SamplerIndex(index.regions, {**index.arrays, "chunks": chunks})
+
+
+class InPlace(FlipRotate):
+    """Flips the array it was given."""
+
+    def apply(self, image, labels, voxel_size, rng):
+        image[:] = image[..., ::-1].copy()
+        return super().apply(image, labels, voxel_size, rng)
+
+
+class Interpolates(FlipRotate):
+    """Blurs labels."""
+
+    def apply(self, image, labels, voxel_size, rng):
+        image, labels = super().apply(image, labels, voxel_size, rng)
+        blurred = {name: (a // 2 + np.roll(a, 1, -1) // 2).astype(a.dtype) for name, a in labels.items()}
+        return image, {**labels, "instances": blurred["instances"]}
+
+
+class PadsZeros(FlipRotate):
+    """Shifts, and lets zeros in."""
+
+    def apply(self, image, labels, voxel_size, rng):
+        shifted = {name: np.roll(array, 2, -1) for name, array in labels.items()}
+        for array in shifted.values():
+            array[..., :2] = 0
+        return image, shifted
+
+
+class MeanOfRatios(IoU):
+    """Adds ratios instead of counts."""
+
+    def partial(self, block):
+        return np.array([*super().total(super().partial(block)).values()])
+
+    def total(self, partial):
+        return {"iou": float(partial.sum())}
+
+
+class Backwards(Instance):
+    """Scores the errors."""
+
+    def total(self, partial):
+        return {"f1": 1.5 - super().total(partial)["f1_50"]}
+
+
+class SumOfIds(Instance):
+    """Depends on the numbers of ids."""
+
+    def total(self, partial):
+        scores = super().total(partial)
+        return {**scores, "ids": float(partial.truth.sum())}
+
+
+class OnTiles(Components):
+    """Components of tiles, joined across them; right."""
+
+    tiling: Lattice = Lattice()
+    """Tiles."""
+
+    def lattice(self):
+        return self.tiling
+
+    def label(self, block):
+        mask = {"mask": block.crop(block["mask"])}
+        return super().label(Block(block.write, block.write, mask, block.volume, block.voxel_size))
+
+
+class Modest(Greedy):
+    """Says what it needs; right."""
+
+    bytes_per_voxel: ClassVar[int] = 32
+
+
+class ModestWhole(GreedyWhole):
+    """Says what it needs; right."""
+
+    def memory(self, volume):
+        return 64 * int(np.prod(volume.shape))
