@@ -74,7 +74,9 @@ def check_plugins(name: str | None, as_json: bool) -> None:
         for plugin, reason in broken.items():
             typer.echo(f"{plugin} is broken: {reason}")
     if failed or broken:
-        what = [f"{failed} checks failed"] * bool(failed) + [f"plugin {plugin!r} is broken" for plugin in broken]
+        what = ["1 check failed" if failed == 1 else f"{failed} checks failed"] * bool(failed) + [
+            f"plugin {plugin!r} is broken" for plugin in broken
+        ]
         hint = "each line above says what to change; in tests, inherit from the classes of mitocore.testing"
         raise PluginError("; ".join(what), hint=hint)
 

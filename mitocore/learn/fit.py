@@ -97,7 +97,7 @@ def fit(
     """
     started = time.monotonic()
     device = devices.chosen(plan.train.devices)
-    with RunLock(plan.folder) as lock, _quiet(), devices.isolated(device):
+    with RunLock(plan.folder) as lock, _quiet(), devices.isolated(device), devices.memory_reused(device):
         _compare(plan, resume=resume)
         volumes = _prepared(plan, lock, progress, cancelled)
         validation, test = (Validation(plan, volumes, part, device) for part in ("validation", "test"))

@@ -19,7 +19,7 @@ from mitocore.errors import ContractError, ResourceError
 from mitocore.geometry import Roi
 from mitocore.interfaces import Model
 from mitocore.learn import checkpoint
-from mitocore.learn.device import chosen
+from mitocore.learn.device import chosen, memory_reused
 from mitocore.learn.predict import (
     Inference,
     Slab,
@@ -120,7 +120,7 @@ class ModelStep:
                 tiles = _Tiles(workspace, self.step.name, len(self.lattice), finished / len(boxes))
                 seams = workspace.scratch(shared)
                 ready = checkpoint.ready(self.model, self.weights, self.device)
-                with _threads(self.threads), self._fitting(), ready as network:
+                with _threads(self.threads), memory_reused(self.device), self._fitting(), ready as network:
                     walk = slabs(
                         network,
                         self.heads,
