@@ -11,7 +11,7 @@ from typing import Any
 
 import mitocore
 from mitocore import weights
-from mitocore.component import Component
+from mitocore.component import Component, File
 from mitocore.geometry import Shape
 from mitocore.interfaces import Model, ObjectwisePostProcessor, Stats, StitchedPostProcessor
 from mitocore.pipeline import Plan, PlannedStep
@@ -34,8 +34,27 @@ def code_of(component: Component) -> str:
     module = importlib.import_module(name if package == "mitocore" else package)
     if hasattr(module, "__path__"):
         return _source(tuple(module.__path__))
-    file = getattr(module, "__file__", None)
-    return _source((file,)) if file else short(inspect.getsource(type(component)))  # typed at a prompt
+    if file := getattr(module, "__file__", None):
+        return _source((file,))
+    try:
+        return short(inspect.getsource(type(component)))  # of a notebook
+    except OSError:  # typed at a prompt: only what it was compiled to is there
+        code = [(name, f.__code__) for name, f in sorted(vars(type(component)).items()) if inspect.isfunction(f)]
+        return short([(name, c.co_code.hex(), repr(c.co_consts), c.co_names) for name, c in code])
+
+
+def files_of(component: Component) -> dict[str, str]:
+    """What stands for the files that options of a component name: their content, wherever they lie."""
+    named = {name: getattr(component, name) for name in sorted(component.marked(File))}
+    return {name: _content(Path(path)) for name, path in named.items() if path}
+
+
+def _content(path: Path) -> str:
+    if path.is_file():
+        return weights.sha256(path)
+    inside = sorted(path.rglob("*")) if path.is_dir() else []  # may be many and large: their sizes and times will do
+    found = [(p.relative_to(path).as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in inside if p.is_file()]
+    return short(found)
 
 
 @cache
@@ -76,11 +95,13 @@ def of_results(
     """The result digest of every step, and of the input."""
     digests = {"input": identity}
     for step in plan.steps:
-        parts: list[Any] = [mitocore.__version__, step.component.digest(), *_wired(step, digests)]
+        parts: list[Any] = [mitocore.__version__, step.component.digest(), files_of(step.component)]
+        parts += _wired(step, digests)
         parts.append([given.stored for given in step.gives.values()])
         parts.append([repr(step.region), repr(step.bounds)])
         if isinstance(step.component, Model) and step.normalizer:
             parts += [nets.get(step.name), repr(step.window), dict(stats.get(step.name, {})), code_of(step.normalizer)]
+            parts.append(files_of(step.normalizer))
         else:
             parts.append(spec.voxel_size.edges if spec.voxel_size else None)
         digests[step.name] = short(parts)
@@ -91,8 +112,8 @@ def of_provisional_ids(step: PlannedStep, digests: Mapping[str, str], block: Sha
     """Digest of what provisional ids depend on: all but the options that only later passes read."""
     component = step.component
     late = component.late if isinstance(component, StitchedPostProcessor | ObjectwisePostProcessor) else ()
-    options = component.model_dump(mode="json", exclude=set(late))
-    place = [repr(step.region), block]
+    options = component.model_dump(mode="json", exclude={*late, *component.marked(File)})
+    place = [repr(step.region), block, files_of(component)]
     return short([mitocore.__version__, type(component).__qualname__, options, *_wired(step, digests), place])
 
 

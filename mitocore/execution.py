@@ -17,7 +17,7 @@ from mitocore.blockwise.arrays import BlockFiles, Computed, Opened, Placed, Sele
 from mitocore.blockwise.grid import BlockGrid
 from mitocore.blockwise.objectwise import objectwise
 from mitocore.blockwise.workspace import Workspace
-from mitocore.durable import write_json
+from mitocore.durable import sync_folder, write_json
 from mitocore.errors import ContractError, RunError
 from mitocore.geometry import Roi, Shape, as_shape
 from mitocore.interfaces import (
@@ -82,7 +82,8 @@ class Execution:
         self.handed_over = {saved.name.partition(".")[0] for saved in self.plan.saved}
 
     def _statistics(self, normalizer: Normalizer) -> Stats:
-        key = digests.short([normalizer.digest(), digests.code_of(normalizer), self.identity])
+        of_normalizer = [normalizer.digest(), digests.code_of(normalizer), digests.files_of(normalizer)]
+        key = digests.short([*of_normalizer, self.identity])
         path = self.workspace.state(f"stats.{key}.json")
         if not path.exists():
             progress, cancelled = self.workspace.progress, self.workspace.cancelled
@@ -222,7 +223,7 @@ class Execution:
 
     def _local(self, step: PlannedStep, component: LocalPostProcessor, inputs: Mapping[str, Source]) -> dict[str, Any]:
         bounds = step.bounds or Roi.whole(self.spec.shape)
-        if step.scope == "computed" and not self._stored_here(step):
+        if step.scope == "computed":
             for name, spec in step.gives.items():
                 computed = Computed(component, name, spec, inputs, bounds, self.spec.voxel_size)
                 self.sources[f"{step.name}.{name}"] = computed
@@ -242,10 +243,6 @@ class Execution:
             bounds=bounds,
         )
         return {}
-
-    def _stored_here(self, step: PlannedStep) -> bool:
-        """Whether the run folder itself is where a saved array of this step is read from."""
-        return self.plan.config.writer is None and step.name in self.handed_over
 
     def _whole(self, step: PlannedStep, component: WholePostProcessor, inputs: Mapping[str, Source]) -> dict[str, Any]:
         grid = self._begin(step)
@@ -331,30 +328,40 @@ class Execution:
 
     def drop_stale(self) -> None:
         """Remove scratch and state of configurations that are no longer wanted."""
-        wanted = {digest for name, digest in self.digests.items() if name != "input"}
-        for step in self.plan.steps:
-            if step.scope in ("stitched", "objectwise"):
-                wanted.add(digests.of_provisional_ids(step, self.digests, self._block(step)))
-            if step.name in self.networks:
-                wanted.add(self._normalised_name(step))
-        for part in ("scratch", "state"):
-            folder = self.workspace.folder / part
-            for path in folder.glob("*") if folder.exists() else ():
-                if path.name.startswith("stats.") or any(name in path.name for name in wanted):
-                    continue
-                self.workspace.discard(path.name) if part == "scratch" else path.unlink()
+        self._sweep({name for step in self.plan.steps for name in self._names(step)})
 
     def tidy(self) -> None:
         """Remove scratch that `run.keep` does not keep; what may be wanted again is then computed again."""
         if self.plan.until is not None:
             return  # the steps below read it
-        kept = self._kept()
+        if self.plan.config.run.keep == "all":
+            self.drop_stale()
+            return
+        kept = self._kept() | {step.name for step in self.steps if step.stored}
         for step in self.steps:
-            if step.scope == "model" and self.plan.config.run.keep != "all" and step.name in self.networks:
-                self.workspace.forget(self._normalised_name(step))
-                self.workspace.discard(self._normalised_name(step))
-            if step.name not in kept and step.scope != "computed" and not self._stored_here(step):
-                self._free(step)
+            if step.name not in kept:
+                self._end(step, freed=True)  # before its journal goes, and after that the scratch it speaks of
+        self._sweep({self.digests[name] for name in kept})
+
+    def _names(self, step: PlannedStep) -> set[str]:
+        """What the names of all files of a step contain, one or the other."""
+        names = {self.digests[step.name]}
+        if step.scope in ("stitched", "objectwise"):
+            names.add(digests.of_provisional_ids(step, self.digests, self._block(step)))
+        return names | ({self._normalised_name(step)} if step.name in self.networks else set())
+
+    def _sweep(self, kept: set[str]) -> None:
+        """Remove all state, then all scratch, whose name contains none of these; not what says that a step ended."""
+        marks = {self._mark(step).name for step in self.plan.steps}
+        for part in ("state", "scratch"):
+            folder = self.workspace.folder / part
+            for path in sorted(folder.glob("*")):
+                said = path.name.startswith("stats.") or path.name in marks
+                if said or any(name in path.name for name in kept):
+                    continue
+                self.workspace.discard(path.name) if part == "scratch" else path.unlink()
+            if folder.exists():
+                sync_folder(folder)
 
 
 def _region(step: PlannedStep) -> Roi:

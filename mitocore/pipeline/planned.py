@@ -57,6 +57,8 @@ class PlannedStep:
     """What it computes: the region of the run, grown by what the steps below read around it; None: without data."""
     bounds: Roi | None = None
     """What it takes for the volume: all of it, or the region of the run where objects end at its faces."""
+    stored: bool = False
+    """Whether the run folder itself is where its arrays are read from when the run is done."""
     block: Shape = (1, 1, 1)
     window: Window | None = None
     config: StepConfig | None = None
@@ -64,9 +66,12 @@ class PlannedStep:
 
     @property
     def scope(self) -> str:
-        """How the engine runs it: model, computed (a Local step without halo), local, stitched, objectwise, whole."""
+        """How the engine runs it: model, local, stitched, objectwise, whole; or computed where it is read.
+
+        The last is a Local step without halo, unless its result is what the run folder holds.
+        """
         if isinstance(self.component, LocalPostProcessor):
-            return "local" if any(self.component.halo()) else "computed"
+            return "local" if any(self.component.halo()) or self.stored else "computed"
         return next(scope for kind, scope in _SCOPES.items() if isinstance(self.component, kind))
 
     @property

@@ -63,6 +63,8 @@ def plan(
     if volume is None:
         return Plan(config, tuple(steps), saved, until=until, notes=tuple(notes))
     region = _region(roi, volume)
+    here = {array.name.partition(".")[0] for array in saved} if config.writer is None else set()
+    steps = [replace(step, stored=step.name in here) for step in steps]
     steps = [_sized(step, volume, config) for step in regions.of_steps(steps, Roi.whole(volume.shape), region)]
     findings = [finding for step in steps for finding in _fits(step, volume, notes)]
     if findings:

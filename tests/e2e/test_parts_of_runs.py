@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from fake_plugin.parts import LevelFromFile
 
 from mitocore import ConfigError, DataError, Kind, Pipeline, RunError, Step, WiringError, load, run_folder
 from mitocore.blockwise.lock import RunLock
@@ -170,6 +171,41 @@ def test_a_cleaned_run_computes_again_what_another_option_needs(toml, tmp_path):
     other = ["cc.threshold=0.7", f"run.folder={tmp_path / 'other'}", f"output.path={tmp_path / 'other.zarr'}"]
     with result, load(toml, other).run() as anew:
         np.testing.assert_array_equal(result.arrays()["sized.instances"], anew.arrays()["sized.instances"])
+
+
+def names(folder):
+    return {path.name for part in ("scratch", "state") for path in (folder / part).glob("*")}
+
+
+def test_nothing_of_what_is_no_longer_kept_stays(toml, tmp_path):
+    load(toml, ["run.keep=all"]).run().close()
+    everything = names(tmp_path / "run")
+    load(toml).run().close()
+    left = names(tmp_path / "run")
+    assert {name.partition(".")[0] for name in left if not name.endswith(".json")} == {"net"}
+    assert any(".ids." in name for name in everything)
+
+
+def test_a_finished_run_without_an_output_computes_nothing_again(probability, tmp_path):
+    for keep in ("heads", "none"):
+        pipeline = Pipeline(STEPS[:2], folder=str(tmp_path / keep), keep=keep)
+        first = pipeline.run(probability, kind=Kind.PROBABILITY)
+        again, done = passes(pipeline.plan(probability, kind=Kind.PROBABILITY).run)
+        assert done == set()
+        np.testing.assert_array_equal(first.arrays()["mask.mask"], again.arrays()["mask.mask"])
+
+
+def test_another_content_of_a_file_that_an_option_names_is_another_run(probability, tmp_path):
+    (tmp_path / "level.txt").write_text("0.5", "ascii")
+    pipeline = Pipeline([Step(LevelFromFile(level_file=str(tmp_path / "level.txt")))], folder=str(tmp_path / "run"))
+    with pipeline.run(probability, kind="probability") as result:
+        np.testing.assert_array_equal(result.arrays()["levelfromfile.mask"], probability >= np.float32(0.5))
+    (tmp_path / "level.txt").write_text("0.7", "ascii")
+    planned = pipeline.plan(probability, kind="probability")
+    with pytest.raises(RunError, match="holds another run"):
+        planned.run()
+    with planned.run(policy="resume") as result:
+        np.testing.assert_array_equal(result.arrays()["levelfromfile.mask"], probability >= np.float32(0.7))
 
 
 def test_only_a_run_folder_that_nobody_uses_is_cleaned(toml, tmp_path):
