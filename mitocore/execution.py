@@ -18,13 +18,14 @@ from mitocore.blockwise.grid import BlockGrid
 from mitocore.blockwise.objectwise import objectwise
 from mitocore.blockwise.workspace import Workspace
 from mitocore.durable import sync_folder, write_json
-from mitocore.errors import ContractError, RunError
+from mitocore.errors import ContractError, MitocoreError, RunError
 from mitocore.geometry import Roi, Shape, as_shape
 from mitocore.interfaces import (
     LocalPostProcessor,
     Model,
     Normalizer,
     ObjectwisePostProcessor,
+    PostProcessor,
     Stats,
     StitchedPostProcessor,
     Volume,
@@ -120,7 +121,11 @@ class Execution:
                 continue
             self._mark(step).unlink(missing_ok=True)  # a step that was freed and is computed again
             begin = time.monotonic()
-            info = self._step(step)
+            try:
+                info = self._step(step)
+            except MitocoreError as error:
+                error.where = error.where or f"step {step.name!r} ({step.qualified})"
+                raise
             self._note(step, {"seconds": round(time.monotonic() - begin, 3), **info})
             self._end(step, freed=False)
             if self.plan.until is None:
@@ -274,15 +279,18 @@ class Execution:
             keep_ids=self.plan.config.run.keep == "all",
         )
         if count == 0:
-            ranges = [other.get("range", {}) for other in self.record.get("steps", {}).values()]
-            log.warning(
-                "%s: no objects. Options: %s. Values of the network: %s. Voxel size: %s. Is the threshold too high?",
-                step.name,
-                component.model_dump(mode="json"),
-                {name: value for found in ranges for name, value in found.items()} or "unknown",
-                self.spec.voxel_size or "unknown",
-            )
+            log.warning("%s: no objects. %s", step.name, self._circumstances(component))
         return {"objects": count}
+
+    def _circumstances(self, component: PostProcessor) -> str:
+        """What may be why a step found nothing: its options, what the network gave, the size of a voxel."""
+        options = component.model_dump(mode="json", exclude_none=True).items()
+        found = self.record.get("steps", {}).values()
+        ranges = {head: ends for info in found for head, ends in info.get("range", {}).items()}
+        said = [f"{name} = {json.dumps(value)}" for name, value in options]
+        said += [f"{head} lies between {low:g} and {high:g}" for head, (low, high) in ranges.items()]
+        said.append(f"voxel size {self.spec.voxel_size or 'unknown'}")
+        return f"{', '.join(said)}: is a threshold too high?"
 
     def _journal(self, step: PlannedStep) -> str:
         return f"{step.name}.{self.digests[step.name]}"

@@ -407,3 +407,14 @@ def test_what_stands_in_the_way_of_the_output_is_refused_before_anything_is_comp
     assert "cannot become the output" in error.problem
     assert "[output]" in error.where
     assert place.read_bytes() == b"not an array"
+
+
+def test_the_disk_of_the_output_is_looked_at_where_it_is_another_one(refused, tmp_path):
+    apart = Path("/dev/shm")
+    if not apart.is_dir() or apart.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no other disk here")
+    text = PROBABILITY + "shape = [20000, 20000, 20000]\n"
+    output = f'[output]\npath = "{apart}/out.zarr"\nsave = ["mask.mask"]\n'
+    error = refused(text, MASK, output, f'[run]\nfolder = "{tmp_path}/run"\n', family=ResourceError)
+    assert error.problem.startswith("the output may need 8 TB")
+    assert error.where == f"{apart}/out.zarr"

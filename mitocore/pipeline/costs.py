@@ -24,13 +24,24 @@ def refused(ready: Plan) -> list[MitocoreError]:
             findings.append(ResourceError(problem, where=step.where, hint=_SMALLER.get(step.scope, _BLOCK)))
     scratch = sum(step.scratch * step.region.voxels for step in ready.steps if step.region)
     output = sum(stored_bytes(s.spec, s.dtype) for s in ready.saved) * math.prod(ready.result.shape)
+    writer = ready.config.writer
     folder = Path(ready.config.run.folder or ".").absolute()
-    free = shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
-    if scratch + output > free:
-        problem = f"scratch and output may need {amount(scratch + output)}, {amount(free)} are free"
-        hint = 'folder = "…" in [run] on a larger disk'
-        findings.append(ResourceError(problem, where=str(folder), hint=hint))
+    target = Path(writer.path).absolute() if writer and "://" not in writer.path else folder
+    apart = _there(target).stat().st_dev != _there(folder).stat().st_dev
+    needs = [(folder, "scratch" if apart else "scratch and output", scratch if apart else scratch + output)]
+    needs += [(target, "the output", output)] if apart else []
+    for place, what, needed in needs:
+        free = shutil.disk_usage(_there(place)).free
+        if needed > free:
+            problem = f"{what} may need {amount(needed)}, {amount(free)} are free"
+            hint = 'path = "…" in [output]' if place is target and apart else 'folder = "…" in [run]'
+            findings.append(ResourceError(problem, where=str(place), hint=f"{hint} on a larger disk"))
     return findings
+
+
+def _there(place: Path) -> Path:
+    """The folder that is there already, in which a path would lie."""
+    return next(folder for folder in (place, *place.parents) if folder.is_dir())
 
 
 _BLOCK = 'a smaller run.block, or memory = "…" in [run]'
