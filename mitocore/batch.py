@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 from mitocore import runs
 from mitocore.config import toml
+from mitocore.config.components import nearest_hinted
 from mitocore.config.inputs import STEM, Input, folders_of, inputs_of
 from mitocore.durable import replaced
-from mitocore.errors import ConfigError, DataError, MitocoreError, together
+from mitocore.errors import ConfigError, DataError, MitocoreError
 from mitocore.registry import Registry
 from mitocore.run_folder import Policy
 from mitocore.specs import Kind
@@ -87,23 +88,59 @@ def batch_of(document: toml.Document, *, part: str | None = None, registry: Regi
     return Batch(inputs, above / name)
 
 
-def check(batch: Batch, **options: Any) -> tuple[runs.PlannedRun, ...]:
-    """The plan of each input; `options` are those of `runs.planned`.
+def planned(document: toml.Document, **options: Any) -> runs.PlannedRun:
+    """The plan of one input, as `runs.planned` makes it; an input that is not there is answered with the nearest names.
 
     Raises
     ------
     MitocoreError
-        With the findings of all inputs.
+        If it is refused.
     """
-    plans, findings = [], []
+    table = document.data.get("input")
+    path = table.get("path") if isinstance(table, dict) else None
+    with nearest_hinted(*([path] if isinstance(path, str) else []), folder=document.folder_of("input", "path")):
+        return runs.planned(document, **options)
+
+
+def check(batch: Batch, **options: Any) -> tuple[runs.PlannedRun | MitocoreError, ...]:
+    """The plan of each input, or why it is refused; `options` are those of `runs.planned`.
+
+    Raises
+    ------
+    MitocoreError
+        If all inputs are refused for one and the same reason.
+    """
+    _refuse_what_is_wrong_for_all(batch, options)
+    plans: list[runs.PlannedRun | MitocoreError] = []
     for one in batch.inputs:
         try:
-            plans.append(runs.planned(one.document, **options))
+            plans.append(planned(one.document, **options))
         except MitocoreError as error:
-            findings += [error, *error.others]
-    if findings:
-        raise together(findings)
+            plans.append(error)
     return tuple(plans)
+
+
+def told(place: str, finding: MitocoreError) -> MitocoreError:
+    """A finding that names its input, once."""
+    named = place.partition("::")[0] in f"{finding.problem} {finding.where}"
+    if named:
+        return finding
+    return type(finding)(f"{place}: {finding.problem}", where=finding.where, hint=finding.hint)
+
+
+class Kept:
+    """Whether a run was finished by an earlier call; made before it runs, asked when it is over."""
+
+    def __init__(self, ready: runs.PlannedRun) -> None:
+        self._record = Path(ready.plan.config.run.folder or ".") / "record.json"
+        self._before = self._written()
+
+    def status(self) -> Literal["done", "kept"]:
+        """What came of the run."""
+        return "kept" if self._before and self._written() == self._before else "done"
+
+    def _written(self) -> int:
+        return self._record.stat().st_mtime_ns if self._record.exists() else 0
 
 
 def run(
@@ -134,8 +171,8 @@ def run(
     KeyboardInterrupt
         If `cancel` says so: no other input is begun.
     """
-    planned = {"roi": roi, "until": until, "save": tuple(save)}
-    _refuse_what_is_wrong_for_all(batch, planned)
+    options = {"roi": roi, "until": until, "save": tuple(save)}
+    _refuse_what_is_wrong_for_all(batch, options)
     outcomes: list[Outcome] = []
     progress("inputs", 0, len(batch.inputs))
     for number, one in enumerate(batch.inputs, 1):
@@ -145,10 +182,10 @@ def run(
         begin = time.monotonic()
         try:
             with recorded(one.folder):
-                outcome = _run(one, begin, planned, policy, take_over, _prefixed(progress, one.stem), cancel)
+                outcome = _run(one, begin, options, policy, take_over, _prefixed(progress, one.stem), cancel)
         except MitocoreError as error:
             for finding in (error, *error.others):
-                log.error("%s: %s", one.place, finding)  # noqa: TRY400 - for people: the place says where, not a trace
+                log.error("%s", told(one.place, finding))  # noqa: TRY400 - for people: no trace
             outcome = Outcome(one.place, "failed", time.monotonic() - begin, error=error)
         outcomes.append(outcome)
         write_summary(batch.summary, outcomes)
@@ -159,21 +196,19 @@ def run(
 def _run(
     one: Input,
     begin: float,
-    planned: Mapping[str, Any],
+    options: Mapping[str, Any],
     policy: Policy,
     take_over: bool,
     progress: runs.Progress,
     cancel: Callable[[], bool],
 ) -> Outcome:
-    ready = runs.planned(one.document, **planned)
-    record = one.folder / "record.json"
-    before = record.stat().st_mtime_ns if record.exists() else 0
+    ready = planned(one.document, **options)
+    kept = Kept(ready)
     with ready.run(policy=policy, take_over=take_over, progress=progress, cancel=cancel) as result:
-        kept = before and record.stat().st_mtime_ns == before
         writer = ready.plan.config.writer
         return Outcome(
             one.place,
-            "kept" if kept else "done",
+            kept.status(),
             time.monotonic() - begin,
             writer.path if writer else str(one.folder),
             counts(ready, result),
@@ -192,14 +227,14 @@ def _prefixed(progress: runs.Progress, stem: str) -> runs.Progress:
     return lambda label, done, total: progress(f"{stem} · {label}", done, total)
 
 
-def _refuse_what_is_wrong_for_all(batch: Batch, planned: Mapping[str, Any]) -> None:
+def _refuse_what_is_wrong_for_all(batch: Batch, options: Mapping[str, Any]) -> None:
     """Raise what refuses every input alike, such as a misspelt option, once instead of once for each."""
     if len(batch.inputs) < 2:
         return
     first: MitocoreError | None = None
     for one in batch.inputs:
         try:
-            runs.planned(one.document, **planned)
+            planned(one.document, **options)
         except MitocoreError as error:
             if first and first.problem != error.problem:
                 return
@@ -258,5 +293,6 @@ def _share(part: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)/(\d+)", part.strip())
     number, count = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= count:
-        raise ConfigError(f"{part!r} is not a part of a whole", where="--part", hint="--part 1/3 to --part 3/3")
+        problem = f"{part!r} is no share of the inputs; shares are K/N, K from 1 to N"
+        raise ConfigError(problem, where="--part", hint="--part 1/3 to --part 3/3")
     return number, count

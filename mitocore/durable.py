@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import tokenize
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +13,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from mitocore.errors import DataError, MitocoreError, ResourceError
+from mitocore.errors import DataError, MitocoreError, ResourceError, RunError
 
 FREE_SPACE = "free some disk space and run again to resume"
 """The hint of every error about a full disk."""
+ANEW = "--fresh computes it again"
+"""The hint of every error about files of a run folder that are damaged or gone."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -45,7 +48,8 @@ def replaced(path: Path, *, sync: bool = True, shared: bool = False) -> Iterator
             with aside.open("wb") as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                if os.fstat(file.fileno()).st_size:  # of an empty file, only its name has to last
+                    os.fsync(file.fileno())
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)  # there only after an error
@@ -63,6 +67,52 @@ def write_npy(path: Path, values: NDArray[Any], *, sync: bool = True, shared: bo
     """Write an array as `.npy`; parameters and errors are those of `replaced`."""
     with replaced(path, sync=sync, shared=shared) as file:
         np.save(file, np.ascontiguousarray(values), allow_pickle=False)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a file says that `write_json` wrote of a table.
+
+    Raises
+    ------
+    RunError
+        If it is missing or damaged.
+    """
+    with _whole(path):
+        content = json.loads(path.read_text("utf-8"))
+        if not isinstance(content, dict):
+            raise TypeError(f"{path} holds no table")
+        return content
+
+
+def read_npy(path: Path, *, mapped: bool = False) -> NDArray[Any]:
+    """The array of a file that `write_npy` wrote; `mapped`: voxels are read where they are used, while the file stays.
+
+    Raises
+    ------
+    RunError
+        If it is missing or damaged.
+    """
+    with _whole(path):
+        if mapped:
+            return np.lib.format.open_memmap(path, mode="r")
+        with path.open("rb") as file:
+            return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Turn what json and numpy say of a damaged file into one error; other failures of a disk may pass: those stay."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise RunError(f"{path.name!r} is missing", where=str(path), hint=ANEW) from error
+    except (ValueError, TypeError, EOFError, SyntaxError, RecursionError, tokenize.TokenError) as error:
+        raise damaged(path) from error
+
+
+def damaged(path: Path) -> RunError:
+    """The error about a file of a run folder that holds something else than was written."""
+    return RunError(f"{path.name!r} is damaged", where=str(path), hint=ANEW)
 
 
 def sync_folder(folder: Path) -> None:

@@ -62,7 +62,8 @@ def compared(
         )
     if len(truth.spec.channels) != 1:
         raise DataError(
-            f"the truth has {len(truth.spec.channels)} channels, labels have one", hint="name the label array"
+            f"the truth has {len(truth.spec.channels)} channels, labels have one",
+            hint="name the array of labels, as in em.zarr::labels",
         )
     kind = kind or _kind(predicted)
     try:

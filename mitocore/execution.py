@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from mitocore import digests, lifetimes
 from mitocore.blockwise import passes, scopes
-from mitocore.blockwise.arrays import BlockFiles, Computed, Opened, Placed, Selected, Sink, Source, Stored
+from mitocore.blockwise.arrays import BlockFiles, Computed, Foreground, Opened, Placed, Selected, Sink, Source, Stored
 from mitocore.blockwise.grid import BlockGrid
 from mitocore.blockwise.objectwise import objectwise
 from mitocore.blockwise.workspace import Workspace
-from mitocore.durable import sync_folder, write_json
+from mitocore.durable import read_json, sync_folder, write_json
 from mitocore.errors import ContractError, MitocoreError, RunError
 from mitocore.geometry import Roi, Shape, as_shape
 from mitocore.interfaces import (
@@ -33,7 +33,7 @@ from mitocore.interfaces import (
 )
 from mitocore.outputs import Outputs
 from mitocore.pipeline import INPUT, Plan, PlannedStep
-from mitocore.specs import VolumeSpec
+from mitocore.specs import Kind, VolumeSpec
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,8 @@ class Execution:
             if step.normalizer and step.name in self.networks
         }
         self.digests = digests.of_results(self.plan, self.identity, self.spec, self.networks, self.stats)
-        self.sources[INPUT] = Opened(self.volume, self.kind)
+        opened = Opened(self.volume, self.kind)
+        self.sources[INPUT] = Foreground(opened) if self.kind in (Kind.SEMANTIC, Kind.INSTANCE) else opened
         self.region = self.plan.region or Roi.whole(self.spec.shape)
         names = [step.name for step in self.plan.steps]
         self.steps = self.plan.steps[: names.index(self.plan.until) + 1 if self.plan.until else None]
@@ -90,7 +91,7 @@ class Execution:
             progress, cancelled = self.workspace.progress, self.workspace.cancelled
             told = lambda done, total: progress("input: statistics", done, total)  # noqa: E731 - one line, used once
             write_json(path, dict(passes.fit(normalizer, self.volume, progress=told, cancelled=cancelled)))
-        return dict(json.loads(path.read_text("utf-8")))
+        return read_json(path)
 
     def options(self) -> dict[str, Any]:
         """What a person would compare between two runs, by step."""
@@ -136,7 +137,8 @@ class Execution:
             for saved in self.plan.saved:
                 step_name = saved.name.partition(".")[0]
                 objects = self.record["steps"][step_name].get("objects")
-                self.outputs.finish(saved.name, self.sources[saved.name], self.digests[step_name], objects)
+                self.outputs.copy(saved.name, self.sources[saved.name], self.digests[step_name], objects)
+            self.outputs.finish_all()
         self.record["export_seconds"] = round(time.monotonic() - begin, 3)
 
     def _note(self, step: PlannedStep, info: Mapping[str, Any]) -> None:
@@ -162,7 +164,7 @@ class Execution:
             return None
         if self.outputs is not None and any(self.outputs.lost(name) for name in self._arrays(step)):
             return None
-        return dict(json.loads(path.read_text("utf-8")))
+        return read_json(path)
 
     def _end(self, step: PlannedStep, *, freed: bool) -> None:
         if step.scope != "computed":

@@ -67,6 +67,11 @@ class Roi:
         start = as_shape(max(a, lo) for a, lo in zip(self.start, bounds.start, strict=True))
         return Roi(start, as_shape(min(b, hi) for b, hi in zip(self.stop, bounds.stop, strict=True)))
 
+    def around(self, other: "Roi") -> "Roi":
+        """The smallest box that holds this one and `other`."""
+        start = as_shape(min(a, b) for a, b in zip(self.start, other.start, strict=True))
+        return Roi(start, as_shape(max(a, b) for a, b in zip(self.stop, other.stop, strict=True)))
+
     def within(self, outer: "Roi") -> tuple[slice, slice, slice]:
         """Slices that cut this Roi out of an array that covers `outer`."""
         z, y, x = (slice(a - o, b - o) for a, b, o in zip(self.start, self.stop, outer.start, strict=True))

@@ -1,6 +1,11 @@
 """The arrays of a run that go to files: whose they are, what is written in place, what is copied at the end."""
 
-from collections.abc import Callable
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +15,7 @@ from mitocore.blockwise.arrays import Source, Stored, VolumeSink
 from mitocore.blockwise.grid import BlockGrid
 from mitocore.blockwise.workspace import Workspace
 from mitocore.digests import short
-from mitocore.errors import DataError
+from mitocore.errors import DataError, MitocoreError
 from mitocore.geometry import Shape
 from mitocore.interfaces import WritableVolume, Writer
 from mitocore.pipeline import Plan, SavedArray
@@ -20,9 +25,49 @@ from mitocore.volumes import Rewritable
 _IDS = ("uint32", "uint64")
 
 
-def place_of(writer: Writer | None) -> str:
-    """What tells one output from another: the writer with all its options, its path among them."""
-    return f"{type(writer).__name__} {writer.model_dump_json()}" if writer else ""
+CHANGING = "changing"
+"""The stamp that is noted while a file is created or finished: a run killed then left either what was, or what is."""
+
+
+def place_of(writer: Writer | None, folder: Path) -> str:
+    """What tells one output from another: the writer with all its options, its path as seen from the run folder.
+
+    So a project that is moved as a whole keeps its outputs.
+    """
+    if writer is None:
+        return ""
+    options = {**writer.model_dump(mode="json"), "path": _from(folder, writer.path)}
+    return f"{type(writer).__name__} {json.dumps(options)}"
+
+
+def _from(folder: Path, path: str) -> str:
+    if "://" in path:
+        return path
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:  # on another drive of Windows
+        return path
+
+
+def outline(plan: Plan, saved: SavedArray) -> dict[str, Any]:
+    """What an array of the plan is created as; the dtype of ids follows from their number, so it is not said."""
+    size = plan.result.voxel_size
+    return {
+        "shape": list(plan.result.shape),
+        "origin": list(plan.result.origin),
+        "voxel_size": list(size.edges) if size else None,
+        "kind": saved.spec.kind.value,
+        "channels": list(saved.spec.channels),
+        "dtype": None if saved.spec.kind is Kind.INSTANCE else saved.dtype,
+    }
+
+
+def stamp_of(writer: Writer, name: str) -> str:
+    """The stamp of an array that an output has; "": it is not finished, not there or not readable."""
+    try:
+        return writer.stamp(name)
+    except DataError:
+        return ""
 
 
 def held(writer: Writer | None, name: str) -> VolumeSpec | None:
@@ -42,7 +87,8 @@ class Outputs:
     Parameters
     ----------
     own
-        Place by array of what this run folder has created; kept in plan.json.
+        What this run folder has created, by array: its place, what it was created as (`spec`), and its stamp: "" until
+        it is finished. Kept in plan.json.
     save
         Writes plan.json: called before a file is created, so that a killed run knows it as its own.
     """
@@ -52,18 +98,20 @@ class Outputs:
         plan: Plan,
         writer: Writer,
         workspace: Workspace,
-        own: dict[str, str],
+        own: dict[str, dict[str, Any]],
         save: Callable[[], None],
     ) -> None:
-        self.writer, self.spec, self.workspace, self.own, self.save = writer, plan.result, workspace, own, save
+        self.plan, self.writer, self.workspace, self.own, self.save = plan, writer, workspace, own, save
+        self.spec, self.place = plan.result, place_of(writer, workspace.folder)
         self.corner = plan.region.start if plan.region else (0, 0, 0)  # where the files begin in the volume
         self.saved = {saved.name: saved for saved in plan.saved}
         self.placed: dict[str, WritableVolume] = {}
+        """Volumes by array: open until all of them are copied, for one may be computed from another."""
 
     def target(self, name: str) -> str:
         """The place an array may be written into by the step that computes it; "": none."""
         shared = self.writer.sharing in ("processes", self.workspace.executor.sharing)
-        return place_of(self.writer) if name in self.saved and shared and self.writer.order == "any" else ""
+        return self.place if name in self.saved and shared and self.writer.order == "any" else ""
 
     def lost(self, name: str) -> bool:
         """Whether an array that is written in place is not there (any more)."""
@@ -84,26 +132,48 @@ class Outputs:
         self.placed[name] = volume
         return VolumeSink(Rewritable(self.writer, name, volume), saved.spec, self.corner)
 
-    def finish(self, name: str, source: Source, digest: str, objects: int | None) -> None:
-        """Copy an array that was not written in place, and make it final.
+    def copy(self, name: str, source: Source, digest: str, objects: int | None) -> None:
+        """Copy an array that was not written in place.
 
         Raises
         ------
         DataError
             If the format cannot hold so many objects.
         """
-        volume = self.placed.get(name)
-        if volume is None:
-            saved = self.saved[name]
+        if name in self.placed:
+            return
+        saved = self.saved[name]
+        with self._closed_on_failure():
             volume = self._create(saved, self._exported_dtype(saved, source, objects), digest)
+            self.placed[name] = volume
             journal = self._journal(name, digest)
             passes.export(source, saved.spec, volume, self.writer.order, self.workspace, journal, origin=self.corner)
-        volume.finish(lambda done, total: self.workspace.progress(f"{name}: finish", done, total))
-        volume.close()
+
+    def finish_all(self) -> None:
+        """Make the arrays final, note their stamps and close them; only now, for until now one may be read."""
+        with self._closed_on_failure():
+            for name, volume in self.placed.items():
+                self._note(name, CHANGING)
+                volume.finish(partial(self.workspace.progress, f"{name}: finish"))
+                volume.close()
+                self._note(name, stamp_of(self.writer, name))
+
+    @contextmanager
+    def _closed_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            for volume in self.placed.values():
+                volume.close()
+            raise
+
+    def _note(self, name: str, stamp: str) -> None:
+        self.own[name] = {"place": self.place, "spec": outline(self.plan, self.saved[name]), "stamp": stamp}
+        self.save()
 
     def _journal(self, name: str, digest: str) -> str:
         """Of the copy of an array."""
-        return f"output.{name}.{digest}.{short(place_of(self.writer))}"
+        return f"output.{name}.{digest}.{short(self.place)}"
 
     def _create(self, saved: SavedArray, dtype: str, digest: str) -> WritableVolume:
         spec = VolumeSpec(
@@ -114,18 +184,19 @@ class Outputs:
             origin=self.spec.origin,
             kind=saved.spec.kind,
         )
-        place, before = place_of(self.writer), self.own.get(saved.name)
-        self.own[saved.name] = place
-        self.save()
+        ours = self.own.get(saved.name, {}).get("place") == self.place
+        self._note(saved.name, CHANGING)
         if held(self.writer, saved.name) is None:
             self.workspace.forget(self._journal(saved.name, digest))  # what it says is copied is gone
         try:
-            return self.writer.create(saved.name, spec, resume=before == place)
-        except DataError:
-            if before != place:
+            volume = self.writer.create(saved.name, spec, resume=ours)
+        except MitocoreError:
+            if not ours:
                 del self.own[saved.name]
                 self.save()
             raise
+        self._note(saved.name, "")
+        return volume
 
     def _ids(self, dtype: str) -> list[str]:
         """Dtypes of this format for ids that are computed as `dtype`."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mitocore import runs
 from mitocore.component import Component
 from mitocore.config import toml
-from mitocore.config.components import resolved
+from mitocore.config.components import check_exists, resolved
 from mitocore.config.pipeline import configure
 from mitocore.errors import ConfigError
 from mitocore.geometry import VoxelSize
@@ -79,11 +79,15 @@ def pipeline(
 
     Raises
     ------
+    DataError
+        If the weights do not exist.
     ConfigError
         If the header recommends no pipeline.
     """
     tables = steps(weights, registry=registry)
     if len(tables) == 1:
+        for stated in sources:
+            check_exists(str(stated), where="the input")
         source = next(iter(sources), "INPUT")
         raise ConfigError(
             f"the weights {str(weights)!r} recommend no post-processing",

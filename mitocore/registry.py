@@ -106,8 +106,18 @@ class Registry:
         fits = [(len(s), e) for e in self.entries if e.kind == kind for s in e.suffixes if path.lower().endswith(s)]
         best = max((length for length, _ in fits), default=0)
         if not best:
-            raise PluginError(f"no {kind} is known for {path!r}", hint=f'write {kind} = "…"; see `mitocore plugins`')
+            raise PluginError(f"no {kind} is known for {path!r}", hint=self._hint_for(kind, path))
         return _only([entry for length, entry in fits if length == best], f"{kind} of {path!r}")
+
+    def _hint_for(self, kind: str, path: str) -> str:
+        """What to type where no suffix tells what reads or writes a path."""
+        suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 - of an address, too
+        slices = {"/", suffix}
+        sliced = any(entry.kind == "reader" and slices <= set(entry.suffixes) for entry in self.entries)
+        if kind == "writer" and suffix and sliced:
+            return f"{path[: -len(suffix)]}/ writes a folder of slices"
+        table = "input" if kind == "reader" else "output"
+        return f'{kind} = "…" in [{table}], or --{kind} NAME of convert; `mitocore describe {kind}` lists them'
 
 
 def _only(hits: list[Entry], what: str) -> Entry:

@@ -1,20 +1,21 @@
 """What a run folder says: whose it is, what it holds, what came of it."""
 
-import json
 import platform
 import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from mitocore.blockwise.lock import RunLock
-from mitocore.durable import write_json
+from mitocore.durable import read_json, write_json
 from mitocore.errors import DataError, RunError
 from mitocore.execution import Execution
-from mitocore.interfaces import Reader, Volume
-from mitocore.outputs import held, place_of
+from mitocore.geometry import VoxelSize
+from mitocore.interfaces import Reader, Volume, Writer
+from mitocore.outputs import CHANGING, held, outline, place_of, stamp_of
 from mitocore.pipeline import Plan
+from mitocore.specs import VolumeSpec
 from mitocore.volumes import ArrayVolume
 
 Policy = Literal["continue", "resume", "fresh"]
@@ -79,46 +80,79 @@ def read_plan(folder: Path, policy: Policy) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        content = _read_json(path)
+        content = read_json(path)
     except RunError:
         if policy == "fresh":
             return {}
         raise
-    if content.get("mitocore") == 1 and {"digests", "options", "schedule"} <= content.keys():
+    if _is_plan(content):
         return content
     if policy == "fresh":
         return {}
-    raise RunError("plan.json is not of this version", where=str(path), hint="--fresh starts over")
+    raise RunError("plan.json is damaged, or not of this version", where=str(path), hint="--fresh starts over")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text("utf-8")))
-    except (ValueError, TypeError) as error:
-        raise RunError(
-            f"{path.name} of the run folder is damaged", where=str(path), hint="--fresh starts over"
-        ) from error
+def _is_plan(content: Mapping[str, Any]) -> bool:
+    digests, options, schedule = (content.get(key) for key in ("digests", "options", "schedule"))
+    if content.get("mitocore") != 1 or not isinstance(digests, dict):
+        return False
+    if not _of_tables(options) or not _of_tables(schedule):
+        return False
+    outputs = schedule.get("outputs", {})
+    return _of_tables(outputs) and all({"place", "spec", "stamp"} <= own.keys() for own in outputs.values())
+
+
+def _of_tables(value: Any) -> TypeGuard[dict[str, dict[str, Any]]]:
+    return isinstance(value, dict) and all(isinstance(part, dict) for part in value.values())
 
 
 def refuse_existing(ready: Plan, old: Mapping[str, Any]) -> None:
     """Refuse to write over what this run folder did not write, or what cannot become this run's output."""
-    writer, spec = ready.config.writer, ready.result
+    writer = ready.config.writer
+    if writer is None:
+        return
     ours = old.get("schedule", {}).get("outputs", {})
-    for saved in ready.saved if writer else ():
+    place = place_of(writer, Path(ready.config.run.folder or ""))  # a temporary folder has no outputs yet
+    for saved in ready.saved:
         there = held(writer, saved.name)
         if there is None:
             continue
-        if ours.get(saved.name) != place_of(writer):
+        own, wanted = ours.get(saved.name), outline(ready, saved)
+        if own is None:
             problem = f"already holds {saved.name!r}"
-        elif there.shape != spec.shape or there.voxel_size not in (None, spec.voxel_size):
-            problem = f"holds {saved.name!r} of {there.shape} voxels of {there.voxel_size or 'unknown size'}"
+        elif own["place"] != place:
+            problem = f"already holds {saved.name!r}: this run folder wrote it elsewhere, or with other options"
+        elif difference := _other_array({**own["spec"], **_laid_out(there, wanted)}, wanted):
+            problem = f"holds {saved.name!r} {difference}"
+        elif own["stamp"] not in (CHANGING, stamp_of(writer, saved.name)):
+            problem = f"holds {saved.name!r}, which has changed since this run folder wrote it"
         else:
             continue
         raise DataError(
-            f"{writer.path if writer else ''!r} {problem}",
+            f"{writer.path!r} {problem}",
             where=ready.config.document.where("output", "path"),
             hint="another path in [output], or remove it first",
         )
+
+
+def _laid_out(there: VolumeSpec, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """What any format says of an array, as of an outline."""
+    return {"shape": list(there.shape), "dtype": wanted["dtype"] and there.dtype}
+
+
+def _other_array(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """The first thing in which an array differs from the one that is to be written, in words; "": none."""
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            before, after = (_said(key, each) for each in (found.get(key), value))
+            return f"of {key.replace('_', ' ')} {before}, where {after} will be written"
+    return ""
+
+
+def _said(key: str, value: Any) -> str:
+    if key == "voxel_size":
+        return str(VoxelSize(*value)) if value else "unknown"
+    return f"{tuple(value)} nm" if key == "origin" else f"{value}"
 
 
 def finished(execution: Execution) -> dict[str, Any] | None:
@@ -131,19 +165,27 @@ def finished(execution: Execution) -> dict[str, Any] | None:
         return None
     writer = execution.plan.config.writer
     try:
-        record = _read_json(path)
+        record = read_json(path)
     except RunError:
         record = {}
     same = record.get("digests") == execution.digests and record.get("output") == _output(execution)
-    if same and writer and all(held(writer, saved.name) for saved in execution.plan.saved):
+    noted = execution.schedule.get("outputs", {})
+    if same and writer and all(_as_noted(writer, saved.name, noted) for saved in execution.plan.saved):
         return record
     path.unlink()
     return None
 
 
+def _as_noted(writer: Writer, name: str, noted: Mapping[str, Any]) -> bool:
+    """Whether an array is finished, and is the one that this run folder wrote."""
+    stamp = stamp_of(writer, name)
+    return bool(stamp) and stamp == noted.get(name, {}).get("stamp")
+
+
 def _output(execution: Execution) -> dict[str, Any]:
     plan = execution.plan
-    return {"place": place_of(plan.config.writer), "saved": [saved.name for saved in plan.saved], "until": plan.until}
+    place = place_of(plan.config.writer, execution.workspace.folder)
+    return {"place": place, "saved": [saved.name for saved in plan.saved], "until": plan.until}
 
 
 def provenance(execution: Execution, versions: Mapping[str, str], begin: float) -> dict[str, Any]:
@@ -193,7 +235,7 @@ def clean(folder: Path) -> int:
     with RunLock(folder):
         freed = sum(_bytes(part) for part in (folder / "scratch", folder / "state"))
         for mark in (folder / "state").glob("*.done.json"):
-            write_json(mark, {**_read_json(mark), "freed": True})  # before the journals: these would be believed
+            write_json(mark, {**read_json(mark), "freed": True})  # before the journals: these would be believed
         for path in (folder / "state").glob("*"):
             if not path.name.endswith(".json"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -209,8 +251,15 @@ def branch(folder: Path, new: Path) -> None:
     """Begin another run folder with what one has computed; files of scratch are shared where the disk can share them.
 
     Scratch files are replaced, never changed, so neither folder sees what the other does. Outputs are not shared.
+
+    Raises
+    ------
+    RunError
+        If the run folder is gone.
     """
     plan = read_plan(folder, "continue")
+    if not plan:
+        raise RunError(f"the run folder {str(folder)!r} is gone", hint="run the pipeline anew")
     plan["schedule"] = {name: cut for name, cut in plan["schedule"].items() if name != "outputs"}
     shutil.copytree(folder / "state", new / "state")
     for path in (folder / "scratch").rglob("*.npy"):

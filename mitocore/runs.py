@@ -12,10 +12,9 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 from numpy.typing import NDArray
 
-from mitocore import evaluation, run_folder
+from mitocore import evaluation, run_folder, weights
 from mitocore.blockwise.arrays import Source
 from mitocore.blockwise.executor import Executor, InProcess, Processes, Threads
 from mitocore.blockwise.lock import RunLock
@@ -34,7 +33,7 @@ from mitocore.registry import Registry
 from mitocore.run_folder import Policy
 from mitocore.specs import Kind, Storage, VolumeSpec
 from mitocore.training import TrainingPlan, plan_training
-from mitocore.volumes import ArrayVolume, Reopened, installed, open_volume, reader_of, writer_of
+from mitocore.volumes import Reopened, in_memory, installed, open_volume, reader_of, writer_of
 
 if TYPE_CHECKING:
     from mitocore.learn.fit import TrainingResult
@@ -130,6 +129,9 @@ class Result(Mapping[str, Volume]):
         ConfigError
             If there is no such step or option, or the option does not take the value.
         """
+        if not isinstance(settings, Mapping):
+            problem = f"rerun takes options by name, not {settings!r}"
+            raise ConfigError(problem, hint='rerun({"mask.threshold": 0.4})')
         config = _changed(self._run.plan.config, settings)
         planned = replace(self._run, plan=plan(config, self._run.registry, self._run.plan.volume, roi=self._run.roi))
         folder = _Folder(None)
@@ -330,8 +332,14 @@ class Step:
     """Default: the class in lower case."""
     inputs: Mapping[str, str] | None = None
     weights: str | Path | None = None
+    """A file, or a name of `mitocore weights list`."""
     predict: Mapping[str, Any] | None = None
     storage: Storage | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.component, Model | PostProcessor):
+            hint = 'Pipeline([Threshold(), Step(model, weights="best.safetensors")])'
+            raise ConfigError(f"{self.component!r} is neither a model nor a post-processor", hint=hint)
 
 
 class Pipeline:
@@ -340,13 +348,20 @@ class Pipeline:
     Parameters
     ----------
     steps
-        In the order of work.
+        In the order of work; a component alone is a step with nothing else to say.
     run
         Options of the [run] table, such as ``workers=2``.
+
+    Raises
+    ------
+    ConfigError
+        If a step is none, or an option of the run is unknown.
     """
 
-    def __init__(self, steps: Sequence[Step], **run: Any) -> None:
-        self.steps = tuple(steps)
+    def __init__(self, steps: Sequence[Step | Model | PostProcessor], **run: Any) -> None:
+        if not isinstance(steps, Sequence):
+            raise ConfigError(f"a pipeline takes a list of steps, not {steps!r}", hint="Pipeline([Threshold()])")
+        self.steps = tuple(step if isinstance(step, Step) else Step(step) for step in steps)
         self.options = toml.parse(RunTable, {"workers": 0, **run}, toml.Document({"run": run}), "run")
 
     def plan(
@@ -362,14 +377,12 @@ class Pipeline:
     ) -> PlannedRun:
         """Check the pipeline against an array, an open volume or ``PATH[::KEY]``; `roi` and `until` as in `load`."""
         registry = installed()
-        volume: Volume | None
-        reader = None
-        if isinstance(source, np.ndarray):
-            volume = ArrayVolume(source, voxel_size)
-        elif isinstance(source, Volume):
-            volume = source
+        volume = reader = None
+        if isinstance(source, str | Path):
+            stated = {} if voxel_size is None else {"voxel_size": voxel_size}
+            reader = reader_of(source, registry, **stated)
         else:
-            volume, reader = None, reader_of(source, registry, **({"voxel_size": voxel_size} if voxel_size else {}))
+            volume = in_memory(source, voxel_size)
         config = PipelineConfig(
             steps=tuple(_configured(step, registry) for step in self.steps),
             reader=reader,
@@ -400,7 +413,7 @@ def _configured(step: Step, registry: Registry) -> StepConfig:
     if isinstance(step.component, Model):
         if step.weights is None:
             raise ConfigError(f"step {name!r} has no weights", hint='Step(model, weights="best.safetensors")')
-        path = Path(step.weights)
+        path = step.weights if isinstance(step.weights, Path) else weights.resolve(str(step.weights), Path())
         header = read_header(path)
         built, _ = build("normalizer", header.normalizer, registry)
         normalizer = built if isinstance(built, Normalizer) else None
@@ -484,6 +497,4 @@ def evaluate(
 
 def _volume(source: str | Path | Volume | NDArray[Any]) -> AbstractContextManager[Volume]:
     """A volume, closed at the end if it was opened here."""
-    if isinstance(source, np.ndarray):
-        return ArrayVolume(source)
-    return nullcontext(source) if isinstance(source, Volume) else open_volume(source)
+    return open_volume(source) if isinstance(source, str | Path) else nullcontext(in_memory(source))

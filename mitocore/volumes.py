@@ -1,6 +1,7 @@
 """Volumes by name or from memory: the door of the library to files."""
 
 import hashlib
+import reprlib
 import uuid
 from collections.abc import Callable
 from functools import cache
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mitocore.config.components import opened_by
-from mitocore.errors import DataError, PluginError
+from mitocore.errors import ConfigError, DataError, PluginError
 from mitocore.geometry import Roi, VoxelSize, as_shape
 from mitocore.interfaces import Progress, Reader, Volume, WritableVolume, Writer
 from mitocore.registry import Registry, discover
@@ -24,28 +25,56 @@ def installed() -> Registry:
     return discover()
 
 
-def reader_of(place: str | Path, registry: Registry | None = None, **options: Any) -> Reader:
-    """The reader of ``PATH[::KEY]``, by its suffix, with these options.
+def reader_of(place: str | Path, registry: Registry | None = None, named: str | None = None, **options: Any) -> Reader:
+    """The reader of ``PATH[::KEY]``, by its suffix unless it is `named`, with these options.
 
     Raises
     ------
     DataError
         If nothing is there.
     PluginError
-        If no installed plugin reads such a file.
+        If no installed plugin reads such a file, or none is called so.
     """
-    reader, _ = opened_by("reader", str(place), registry or installed(), options=options)
+    reader, _ = opened_by("reader", _text(place), registry or installed(), options=options, named=named)
     if not isinstance(reader, Reader):
         raise PluginError(f"{type(reader).__name__} is not a reader")
     return reader
 
 
-def writer_of(place: str | Path, registry: Registry | None = None, **options: Any) -> Writer:
-    """The writer of a path, by its suffix, with these options."""
-    writer, _ = opened_by("writer", str(place), registry or installed(), options=options)
+def writer_of(place: str | Path, registry: Registry | None = None, named: str | None = None, **options: Any) -> Writer:
+    """The writer of a path, by its suffix unless it is `named`, with these options."""
+    writer, _ = opened_by("writer", _text(place), registry or installed(), options=options, named=named)
     if not isinstance(writer, Writer):
         raise PluginError(f"{type(writer).__name__} is not a writer")
     return writer
+
+
+def _text(place: object) -> str:
+    """A place as text; what a program passes may be anything."""
+    if isinstance(place, str | Path):
+        return str(place)
+    raise DataError(f"{_said(place)} is no path of a volume", hint='write it as text, such as "em.zarr::raw"')
+
+
+def _said(thing: object) -> str:
+    """A value in a message, of any length."""
+    return f"{type(thing).__name__} {reprlib.repr(thing)}"
+
+
+def in_memory(source: object, voxel_size: Any = None) -> Volume:
+    """What is given instead of a path, as a volume: an array, or what is one already.
+
+    Raises
+    ------
+    DataError
+        If it is neither, or an array that is no volume.
+    """
+    if isinstance(source, np.ndarray):
+        return ArrayVolume(source, voxel_size)
+    if isinstance(source, Volume):
+        return source
+    hint = 'give a numpy array (z, y, x), an open volume, or a path such as "em.zarr::raw"'
+    raise DataError(f"{_said(source)} is no volume", hint=hint)
 
 
 def open_volume(place: str | Path, **options: Any) -> Volume:
@@ -133,6 +162,11 @@ class ArrayVolume(WritableVolume):
     >>> volume = ArrayVolume(np.zeros((4, 8, 8), "u1"), voxel_size="8 nm")
     >>> volume.spec.shape, volume.read(Roi((0, 0, 0), (1, 2, 3))).shape
     ((4, 8, 8), (1, 1, 2, 3))
+
+    Raises
+    ------
+    DataError
+        If it has no voxels, other axes than these, or holds something else than bool, integers and real numbers.
     """
 
     def __init__(
@@ -143,10 +177,20 @@ class ArrayVolume(WritableVolume):
     ) -> None:
         if array.ndim not in (2, 3, 4):
             raise DataError(f"an array of {array.ndim} axes is no volume", hint="give (z, y, x) or (c, z, y, x)")
+        if not array.size:
+            raise DataError(f"an array of shape {array.shape} has no voxels", hint="check how it was cut or read")
+        if array.dtype.name not in Writer.dtypes:
+            known = f"{', '.join(Writer.dtypes)} are known"
+            raise DataError(f"the array holds {array.dtype}; {known}", hint='array.astype("float32"), for an image')
         self._array = array.reshape((1,) * (4 - array.ndim) + array.shape)
         channels, *shape = self._array.shape
         names = ("",) if channels == 1 else tuple(map(str, range(channels)))
-        size = None if voxel_size is None else VoxelSize.parse(voxel_size)
+        try:
+            size = None if voxel_size is None else VoxelSize.parse(voxel_size)
+        except ValueError as error:
+            raise ConfigError(
+                str(error), where="voxel_size", hint='voxel_size="8 nm", or [40, 8, 8] (z, y, x)'
+            ) from error
         self._spec = VolumeSpec(as_shape(shape), self._array.dtype.name, names, size, kind=kind)
 
     @property
@@ -160,7 +204,7 @@ class ArrayVolume(WritableVolume):
 
     def read(self, roi: Roi) -> NDArray[Any]:
         """Voxels of `roi` as (c, z, y, x): a copy."""
-        return self._array[(slice(None), *roi.slices)].copy()
+        return self._array[(slice(None), *roi.slices)].astype(self._spec.dtype)  # of the byte order of this machine
 
     def write(self, roi: Roi, values: NDArray[Any]) -> None:
         """Store `values` (c, z, y, x) at `roi`."""

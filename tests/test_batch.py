@@ -121,6 +121,72 @@ def test_slices_that_match_a_pattern_are_one_volume_unless_the_output_says_stem(
     assert places(document(work, **pattern)) == ["raw/a.tif"]
 
 
+def test_a_folder_of_volumes_is_a_volume_for_each(work):
+    assert places(document(work, path="raw")) == ["raw/a.npy", "raw/b.npy", "raw/c.npy"]
+    assert [one.stem for one in inputs_of(document(work, path="raw/"), installed())] == ["a", "b", "c"]
+    assert inputs_of(document(work, "output.path=out.npy", path="raw"), installed()) is None
+
+
+def test_what_is_broken_in_a_folder_is_told_of_and_what_is_no_volume_is_left_out(work):
+    np.save("raw/b.npy", np.array([["x"]]))
+    (work / "raw/notes.json").write_text("{}")
+    (work / "raw/runs").mkdir()
+    assert places(document(work, path="raw")) == ["raw/a.npy", "raw/b.npy", "raw/c.npy"]
+
+
+@pytest.mark.parametrize("template", ["raw/{stem}_{name}.npy", "raw/{stem}_mask.npy"])
+def test_outputs_in_a_folder_of_volumes_are_not_taken_for_inputs(template, work):
+    found = document(work, f"output.path={template}", path="raw")
+    for one in inputs_of(found, installed()):
+        np.save(work / one.document.data["output"]["path"].replace("{name}", "mask.mask"), np.zeros((2, 2, 2)))
+    assert len(places(found)) == 3
+
+
+@pytest.mark.parametrize("path", ["raw", "raw/*.npy"])
+def test_outputs_that_would_replace_their_inputs_are_refused(path, work):
+    with pytest.raises(ConfigError, match="would be written over the inputs"):
+        places(document(work, "output.path=raw/{stem}.npy", path=path))
+
+
+def test_a_folder_of_stacks_or_stores_is_many_volumes_and_a_folder_of_slices_is_one(work):
+    pytest.importorskip("mitocore_io")
+    from mitocore.conversion import convert
+
+    np.save("volume.npy", np.zeros((3, 4, 5), "u1"))
+    np.save("plane.npy", np.zeros((1, 4, 5), "u1"))
+    for name in ("one", "two"):
+        convert("volume.npy", f"stacks/{name}.tif")
+        convert("volume.npy", f"stores/{name}.zarr")
+        convert("volume.npy", f"folders/{name}.v1/")
+        convert("plane.npy", f"planes/{name}.tif")
+    (work / "stacks/preview").mkdir()
+    assert places(document(work, path="stacks")) == ["stacks/one.tif", "stacks/two.tif"]
+    assert places(document(work, path="stores")) == ["stores/one.zarr", "stores/two.zarr"]
+    assert [one.stem for one in inputs_of(document(work, path="folders"), installed())] == ["one.v1", "two.v1"]
+    for whole in ("folders/one.v1", "stores/one.zarr", "planes"):
+        assert places(document(work, path=whole)) == [whole]
+    assert places(document(work, path="stacks", reader="tiff")) == ["stacks/one.tif", "stacks/two.tif"]
+
+
+def test_a_folder_without_volumes_is_left_to_its_reader(work):
+    (work / "empty").mkdir()
+    assert places(document(work, path="empty")) == ["empty"]
+
+
+@pytest.mark.parametrize("path", ["x{stm}.npy", "x{}.npy", "{stem}_{nmae}.npy"])
+def test_words_in_braces_that_stand_for_nothing_are_refused(path, work):
+    with pytest.raises(ConfigError, match="stands for nothing") as refused:
+        places(document(work, f"output.path={path}"))
+    assert "'{stem}'" in refused.value.hint or "'{name}'" in refused.value.hint or "{stem}" in refused.value.hint
+
+
+def test_braces_of_an_input_may_come_back_in_its_output(work):
+    np.save("raw/a{1}.npy", np.zeros((3, 3, 3), "f4"))
+    outcomes = batch.run(batch.batch_of(document(work, path=["raw/a{1}.npy"])))
+    assert outcomes[0].status == "done"
+    assert (work / "out/a{1}.npy").exists()
+
+
 def test_one_volume_is_no_batch(work):
     assert batch.batch_of(document(work, "output.path=out.npy", path="raw/a.npy")) is None
 
@@ -178,7 +244,7 @@ def test_every_input_is_in_exactly_one_part(count, parts):
 
 @pytest.mark.parametrize("part", ["5/3", "0/3", "a/b", "3", "-1/3"])
 def test_a_part_that_is_none_is_refused(part, work):
-    with pytest.raises(ConfigError, match="is not a part of a whole"):
+    with pytest.raises(ConfigError, match="is no share of the inputs"):
         batch.batch_of(document(work), part=part)
 
 
@@ -298,15 +364,26 @@ def test_the_inputs_are_checked_without_running_and_all_findings_told(work):
     assert [plan.plan.volume.shape[0] for plan in plans] == [4, 5, 6]
     np.save("raw/a.npy", np.array([["x"]]))
     np.save("raw/c.npy", np.array([["x"]]))
-    with pytest.raises(DataError) as refused:
-        batch.check(batch.batch_of(document(work)))
-    assert len(refused.value.others) == 1
+    first, good, last = batch.check(batch.batch_of(document(work)))
+    assert isinstance(first, DataError)
+    assert good.plan.volume.shape[0] == 5
+    assert isinstance(last, DataError)
     assert not (work / "runs").exists()
+
+
+def test_what_is_wrong_with_all_inputs_is_raised_once_when_they_are_checked(work):
+    with pytest.raises(ConfigError, match="no option 'treshold'"):
+        batch.check(batch.batch_of(document(work, "threshold.treshold=0.2")))
 
 
 def test_wiring_that_fits_no_input_is_refused_once(work):
     with pytest.raises(WiringError, match="needs a probability array"):
         batch.run(batch.batch_of(document(work, "input.kind=image")))
+
+
+def test_a_finding_names_its_input_once():
+    assert batch.told("raw/a.npy", DataError("is damaged")).problem == "raw/a.npy: is damaged"
+    assert batch.told("raw/a.npy", DataError("'raw/a.npy' is damaged")).problem == "'raw/a.npy' is damaged"
 
 
 def test_a_summary_that_cannot_be_written_names_its_folder(work):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mitocore.builtin import plugin
-from mitocore.config.components import build, opened_by, resolved
+from mitocore.config.components import build, check_exists, nearest_hinted, opened_by, resolved
 from mitocore.config.toml import read
 from mitocore.errors import ConfigError, DataError, PluginError
 from mitocore.registry import API_GROUP, Registry, discover
@@ -57,7 +57,7 @@ def test_keys_of_the_engine_are_left_out(registry):
 def test_a_value_that_names_no_component_is_refused(registry, value):
     with pytest.raises(ConfigError, match="this names no postprocessor") as refused:
         build("postprocessor", value, registry)
-    assert refused.value.hint == 'postprocessor = "…"; see `mitocore plugins`'
+    assert refused.value.hint == 'postprocessor = "…"; `mitocore describe postprocessor` lists them'
 
 
 def test_an_unknown_component_is_refused_where_it_stands(registry, document):
@@ -123,10 +123,53 @@ def test_a_key_behind_two_colons_is_an_option_of_the_reader(registry):
 
 def test_what_does_not_exist_and_has_no_known_suffix_is_missing_rather_than_unknown(registry, document, tmp_path):
     text = document('[input]\npath = "nothing.xyz"\n')
-    with pytest.raises(DataError, match=r"there is no 'nothing.xyz'") as refused:
+    with pytest.raises(DataError, match=r"'nothing.xyz' does not exist") as refused:
         opened_by("reader", "nothing.xyz", registry, text, "input")
     assert refused.value.where.endswith("t.toml:2 [input]")
     (tmp_path / "there.xyz").touch()
     with pytest.raises(PluginError, match="no reader is known") as refused:
         opened_by("reader", "there.xyz", registry, text, "input")
     assert refused.value.where.endswith("t.toml:2 [input]")
+
+
+@pytest.mark.parametrize(
+    ("place", "hint"),
+    [
+        ("rwa.npy::key", "did you mean 'raw.npy'?"),
+        ("data/rwa.npy", "there is no folder"),
+        ("half.npy", "half.npy.part is there: resume the run that writes it"),
+        ("nothing", "ls "),
+    ],
+)
+def test_what_is_missing_is_answered_with_what_is_there(place, hint, tmp_path):
+    for name in ("raw.npy", "half.npy.part"):
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match="does not exist") as refused:
+        check_exists(place, tmp_path)
+    assert refused.value.hint.startswith(hint)
+    problem = DataError(f"cannot open {place.partition('::')[0]}", hint="check the path")
+    with pytest.raises(DataError) as refused, nearest_hinted(place, folder=tmp_path):
+        raise problem
+    assert refused.value.hint.startswith(hint)
+
+
+@pytest.mark.parametrize("place", ["raw.npy::key", "s3://bucket/rwa.npy", "rw?.npy"])
+def test_what_is_there_or_nobody_can_tell_keeps_its_hint(place, tmp_path):
+    (tmp_path / "raw.npy").touch()
+    check_exists(place, tmp_path)
+    with pytest.raises(DataError) as refused, nearest_hinted(place, folder=tmp_path):
+        raise DataError(f"{place} is damaged", hint="copy it again")
+    assert refused.value.hint == "copy it again"
+
+
+def test_what_no_writer_is_known_for_is_answered_with_both_forms(registry):
+    with pytest.raises(PluginError, match="no writer is known") as refused:
+        opened_by("writer", "out.xyz", registry)
+    assert 'writer = "…" in [output], or --writer NAME of convert' in refused.value.hint
+
+
+def test_one_image_as_an_output_is_answered_with_a_folder_of_slices():
+    pytest.importorskip("mitocore_io")
+    with pytest.raises(PluginError, match="no writer is known") as refused:
+        opened_by("writer", "masks/out.png", discover())
+    assert refused.value.hint.endswith("masks/out/ writes a folder of slices")

@@ -1,10 +1,13 @@
 """Copies of volumes: every value as it was."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from mitocore.conversion import convert
-from mitocore.errors import DataError
+from mitocore.errors import DataError, PluginError, ResourceError
 from mitocore.geometry import Roi, VoxelSize
 from mitocore.specs import Kind
 from mitocore.volumes import open_volume
@@ -46,11 +49,8 @@ def test_numbers_of_every_type_come_back_from_every_format_that_holds_them(tmp_p
         limits = np.finfo(dtype) if dtype.startswith("float") else np.iinfo(dtype)
         extremes = [limits.min, limits.max, 3]
     values = saved(tmp_path / "a.npy", dtype, extremes)
-    if (dtype, target) == ("bool", "copy.tif"):
-        with pytest.raises(DataError, match="is bool; this format holds uint8"):
-            convert(tmp_path / "a.npy", tmp_path / target)
-        return
-    assert convert(tmp_path / "a.npy", tmp_path / target).dtype == dtype
+    stored = "uint8" if (dtype, target) == ("bool", "copy.tif") else dtype
+    assert convert(tmp_path / "a.npy", tmp_path / target).dtype == stored
     np.testing.assert_array_equal(whole(tmp_path / target), values)
 
 
@@ -59,6 +59,149 @@ def test_a_region_knows_where_it_lies(tmp_path):
     spec = convert(tmp_path / "a.npy", tmp_path / "part.zarr", voxel_size=[40, 8, 8], roi="1:4,:,2:8")
     assert (spec.shape, spec.origin) == ((3, 7, 6), (40.0, 0.0, 16.0))
     np.testing.assert_array_equal(whole(tmp_path / "part.zarr"), values[1:4, :, 2:8])
+
+
+@pytest.mark.parametrize(("dtype", "stored"), [("bool", "uint8"), ("float16", "float32"), ("int8", "int8")])
+def test_what_a_format_lacks_becomes_the_next_wider_type(tmp_path, dtype, stored):
+    values = saved(tmp_path / "a.npy", dtype, [1, 0, 1])
+    assert convert(tmp_path / "a.npy", tmp_path / "copy.nii").dtype == stored
+    np.testing.assert_array_equal(whole(tmp_path / "copy.nii"), values)
+
+
+@pytest.mark.parametrize("dtype", ["uint32", "uint64", "int64"])
+def test_labels_that_fit_become_slices(tmp_path, dtype):
+    ids = saved(tmp_path / "ids.npy", dtype, [0, 182, 65535])
+    assert convert(tmp_path / "ids.npy", f"{tmp_path}/ids/", kind="instance").dtype == "uint16"
+    np.testing.assert_array_equal(whole(f"{tmp_path}/ids/"), ids)
+
+
+def test_labels_that_do_not_fit_are_refused_with_their_id_and_leave_nothing(tmp_path):
+    saved(tmp_path / "ids.npy", "uint32", [1, 65536])
+    with pytest.raises(DataError, match="id 65536 is larger than uint16 holds"):
+        convert(tmp_path / "ids.npy", f"{tmp_path}/ids/", kind="instance")
+    assert [path.name for path in tmp_path.iterdir()] == ["ids.npy"]
+
+
+def test_numbers_that_nothing_says_are_labels_do_not_become_narrower(tmp_path):
+    saved(tmp_path / "a.npy", "uint32", [1, 2])
+    with pytest.raises(DataError, match="is uint32; this format holds") as refused:
+        convert(tmp_path / "a.npy", f"{tmp_path}/a/")
+    assert refused.value.hint.startswith("--kind instance, if these are ids")
+
+
+def test_reader_and_writer_can_be_named(tmp_path):
+    values = saved(tmp_path / "a.npy", "uint32", [2**20])
+    convert(tmp_path / "a.npy", tmp_path / "a", writer="tiff-slices")
+    assert len(list((tmp_path / "a").glob("*.tif"))) == SHAPE[0]
+    np.testing.assert_array_equal(whole(f"{tmp_path}/a/"), values)
+    convert(tmp_path / "a" / "z00000.tif", tmp_path / "first.npy", reader="slices")
+    np.testing.assert_array_equal(np.load(tmp_path / "first.npy"), values[:1])
+    with pytest.raises(PluginError, match="no writer is called 'tif-slices'"):
+        convert(tmp_path / "a.npy", tmp_path / "b", writer="tif-slices")
+
+
+def test_a_voxel_size_that_the_format_cannot_hold_is_refused_and_nothing_is_left(tmp_path):
+    saved(tmp_path / "a.tif.npy", "uint8", [1])
+    with pytest.raises(DataError, match=r"'copy.npy' cannot hold a voxel size"):
+        convert(tmp_path / "a.tif.npy", tmp_path / "copy.npy", voxel_size="8 nm")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif.npy"]
+
+
+def test_a_name_that_the_format_cannot_hold_is_refused(tmp_path):
+    saved(tmp_path / "a.npy", "uint8", [1])
+    with pytest.raises(DataError, match=r"'z\.tif' holds one array, which has no name: there is no place for 'raw'"):
+        convert(tmp_path / "a.npy", f"{tmp_path}/z.tif::raw")
+
+
+@pytest.mark.parametrize("place", [None, 3, [1, 2]])
+def test_what_is_no_path_is_refused(tmp_path, place):
+    with pytest.raises(DataError, match="is no path of a volume"):
+        convert(place, tmp_path / "copy.npy")
+
+
+@pytest.fixture
+def full_disk():
+    """No file may become larger than a few kilobytes: to a program, that is a full disk."""
+    resource = pytest.importorskip("resource", reason="this system has no largest size of files")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def large(tmp_path):
+    values = np.random.default_rng(0).integers(0, 255, (8, 120, 120), "uint8")
+    np.save(tmp_path / "a.npy", values)
+    return tmp_path / "a.npy"
+
+
+@pytest.mark.parametrize("target", ["x.tif", "x.nii", "x.nii.gz", "x.npy", "x.zarr", "x.zarr::a/b", "x/"])
+def test_on_a_full_disk_a_copy_says_so_and_leaves_nothing(tmp_path, large, full_disk, target):
+    with pytest.raises(ResourceError, match="File too large") as refused:
+        convert(large, f"{tmp_path}/{target}")
+    assert refused.value.hint.startswith("free some disk space")
+    assert "resume" not in str(refused.value)
+    assert "x" in refused.value.where
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
+
+
+def test_a_copy_into_a_store_that_fails_leaves_its_other_arrays(tmp_path, large, request):
+    convert(large, f"{tmp_path}/x.zarr::raw", roi="0:2,0:8,0:8")
+    request.getfixturevalue("full_disk")
+    with pytest.raises(ResourceError):
+        convert(large, f"{tmp_path}/x.zarr::copies/raw")
+    assert not (tmp_path / "x.zarr" / "copies").exists()
+    assert whole(f"{tmp_path}/x.zarr::raw").shape == (2, 8, 8)
+
+
+FULL_HDF5 = """
+import sys, resource
+from mitocore import ResourceError, convert
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+try:
+    convert(sys.argv[1], sys.argv[2])
+except ResourceError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="this system has no largest size of files")
+def test_hdf5_on_a_full_disk_says_so_and_does_not_crash_when_the_program_ends(tmp_path, large):
+    command = [sys.executable, "-c", FULL_HDF5, str(large), str(tmp_path / "x.h5")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "'x.h5.part' cannot be written: File too large" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
+
+
+@pytest.mark.parametrize("target", ["x.npy", "x.zarr::raw", "x.h5::raw", "x.tif"])
+def test_an_interrupted_copy_leaves_nothing(tmp_path, large, target):
+    def interrupt(label, done, _total):
+        if label == "convert" and done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(large, f"{tmp_path}/{target}", progress=interrupt)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
+
+
+def test_a_file_of_several_arrays_keeps_its_name_when_a_copy_into_it_is_interrupted(tmp_path, large):
+    convert(large, f"{tmp_path}/x.h5::raw")
+
+    def interrupt(label, _done, _total):
+        if label == "convert":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(large, f"{tmp_path}/x.h5::again", progress=interrupt)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "x.h5"]
+    np.testing.assert_array_equal(whole(f"{tmp_path}/x.h5::raw"), np.load(large))
+    with pytest.raises(DataError, match="is not finished"):
+        whole(f"{tmp_path}/x.h5::again")
+    convert(large, f"{tmp_path}/x.h5::again")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "x.h5"]
+    np.testing.assert_array_equal(whole(f"{tmp_path}/x.h5::again"), np.load(large))
 
 
 def test_a_target_that_exists_is_refused_and_stays(tmp_path):

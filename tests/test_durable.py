@@ -1,4 +1,5 @@
 import json
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mitocore.durable import replaced, sync_folder, write_json, write_npy
-from mitocore.errors import DataError, ResourceError
+from mitocore.durable import read_json, read_npy, replaced, sync_folder, write_json, write_npy
+from mitocore.errors import DataError, ResourceError, RunError
 
 
 @contextmanager
@@ -71,3 +72,62 @@ def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
         write_json(tmp_path / "missing" / "a.json", {})
     with pytest.raises(DataError, match="missing' cannot be written"):
         sync_folder(tmp_path / "missing")
+
+
+def test_only_files_that_hold_something_wait_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited = []
+    monkeypatch.setattr(os, "fsync", lambda handle: waited.append(os.fstat(handle).st_size))
+    with replaced(tmp_path / "a.bin", sync=False) as file:
+        file.write(b"abc")
+    with replaced(tmp_path / "b.bin", sync=False):
+        pass
+    assert waited == [3]
+    assert (tmp_path / "b.bin").read_bytes() == b""
+
+
+def test_what_was_written_is_read_back(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"a": [1, "µ"]})
+    assert read_json(tmp_path / "a.json") == {"a": [1, "µ"]}
+    for values in (np.arange(6).reshape(2, 3), np.zeros(0, "u8"), np.array([(1, 2.5)], [("a", "i4"), ("b", "f8")])):
+        write_npy(tmp_path / "a.npy", values)
+        for mapped in (False, True):
+            found = read_npy(tmp_path / "a.npy", mapped=mapped)
+            assert found.dtype == values.dtype
+            np.testing.assert_array_equal(found, values)
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"a": 1', "[1]", "3", "\0" * 20, "[" * 100_000])
+def test_a_damaged_json_file_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(RunError, match=r"'a\.json' is damaged") as caught:
+        read_json(tmp_path / "a.json")
+    assert (caught.value.where, caught.value.hint) == (str(tmp_path / "a.json"), "--fresh computes it again")
+
+
+def test_text_that_is_no_utf_8_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'{"a": "\xff"}')
+    with pytest.raises(RunError, match="damaged"):
+        read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_an_array_that_is_cut_or_overwritten_anywhere_is_damaged(tmp_path: Path, mapped: bool) -> None:
+    path = tmp_path / "a.npy"
+    write_npy(path, np.arange(6, dtype="u2"))
+    whole = path.read_bytes()
+    damaged = [whole[:cut] for cut in range(len(whole))]
+    damaged += [whole[:place] + b"(" + whole[place + 1 :] for place in range(11, 60)]  # in the header, its length first
+    objects = np.lib.format.magic(1, 0) + b"\x46\0" + b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }"
+    for content in (*damaged, b"PK\x03\x04" + whole, objects.ljust(80) + b"\x80\x04N."):
+        path.write_bytes(content)
+        with pytest.raises(RunError, match=r"'a\.npy' is damaged") as caught:
+            read_npy(path, mapped=mapped)
+        assert caught.value.where == str(path)
+
+
+def test_a_file_that_is_gone_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"'a\.json' is missing"):
+        read_json(tmp_path / "a.json")
+    for mapped in (False, True):
+        with pytest.raises(RunError, match=r"'a\.npy' is missing"):
+            read_npy(tmp_path / "a.npy", mapped=mapped)

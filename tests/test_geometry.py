@@ -40,6 +40,17 @@ def test_what_is_clipped_lies_in_both_boxes_and_clipping_again_changes_nothing(o
     assert part.clip(other) == part
 
 
+@given(boxes(), boxes())
+def test_the_box_around_two_holds_both_and_none_smaller_does(one, other):
+    both = one.around(other)
+    assert both == other.around(one)
+    assert both.contains(one)
+    assert both.contains(other)
+    for axis in range(3):
+        assert both.start[axis] in (one.start[axis], other.start[axis])
+        assert both.stop[axis] in (one.stop[axis], other.stop[axis])
+
+
 @given(boxes(), margins)
 def test_slices_within_an_outer_box_cut_out_the_same_voxels(box, margin):
     outer = box.grow(margin)

@@ -1,17 +1,18 @@
-"""Which files a step writes into itself, block by block."""
+"""Which files a step writes into itself, block by block, and by what a run knows its outputs."""
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from mitocore import ArraySpec, Kind, Roi, VolumeSpec
+from mitocore import ArraySpec, DataError, Kind, Roi, VolumeSpec, VoxelSize
 from mitocore.blockwise.executor import InProcess, Processes, Threads
 from mitocore.blockwise.grid import BlockGrid
 from mitocore.blockwise.lock import RunLock
 from mitocore.blockwise.workspace import Workspace
 from mitocore.builtin.npy import NpyWriter
-from mitocore.outputs import Outputs
+from mitocore.outputs import Outputs, outline, place_of
 from mitocore.pipeline import SavedArray
 from mitocore.volumes import Rewritable
 from mitocore_io.hdf5_writer import Hdf5Writer
@@ -93,3 +94,80 @@ def test_the_file_of_a_region_takes_blocks_that_begin_where_its_chunks_do(sink_o
     if sink is not None:
         sink.write(0, Roi((2, 4, 4), (6, 12, 12)), np.ones((1, 4, 8, 8), bool))
         assert sink.volume.read(Roi((0, 0, 0), (4, 8, 8))).all()
+
+
+def test_the_place_of_an_output_is_seen_from_the_run_folder_and_an_address_is_itself(tmp_path):
+    def place(project, **options):
+        return place_of(ZarrWriter(path=str(project / "out.zarr"), **options), project / "runs" / "first")
+
+    assert place(tmp_path / "here") == place(tmp_path / "there")
+    assert place(tmp_path) != place(tmp_path, compression="gzip")
+    assert place_of(NpyWriter(path=str(tmp_path / "out.zarr")), tmp_path / "runs" / "first") != place(tmp_path)
+    assert '"s3://bucket/out.zarr"' in place_of(ZarrWriter(path="s3://bucket/out.zarr"), tmp_path)
+
+
+def test_the_stamp_of_a_file_or_folder_is_of_sizes_and_times_and_none_if_it_is_absent(tmp_path):
+    writer = NpyWriter(path=str(tmp_path / "{name}"))
+    folder, file = tmp_path / "folder", tmp_path / "file"
+    folder.mkdir()
+    (folder / "z0.png").write_bytes(b"1")
+    file.write_bytes(b"1")
+    for path, inside in ((file, file), (folder, folder / "z0.png")):
+        stamps = [writer.stamp(path.name)]
+        os.utime(inside, ns=(1, 1))
+        stamps.append(writer.stamp(path.name))
+        inside.write_bytes(b"12")
+        os.utime(inside, ns=(1, 1))
+        stamps.append(writer.stamp(path.name))
+        assert len({*stamps, ""}) == 4
+        assert writer.stamp(path.name) == stamps[-1]
+    assert writer.stamp("absent") == ""
+
+
+@pytest.fixture
+def outputs_of(tmp_path):
+    """Outputs of a run folder that has noted `own`; every state of plan.json that is saved is added to `saves`."""
+    with RunLock(tmp_path / "run") as lock:
+        plan = SimpleNamespace(
+            saved=(SavedArray("a.mask", ArraySpec(Kind.MASK), "bool"),),
+            region=None,
+            result=VolumeSpec(SHAPE, "uint8", voxel_size=VoxelSize(8, 4, 4)),
+        )
+        workspace = Workspace(tmp_path / "run", InProcess(), lock)
+
+        def outputs(own, saves):
+            noted = lambda: saves.append({name: dict(entry) for name, entry in own.items()})  # noqa: E731 - used once
+            return plan, Outputs(plan, WRITERS["npy"](tmp_path), workspace, own, noted)
+
+        yield outputs
+
+
+GRID = BlockGrid(Roi.whole(SHAPE), (4, 8, 8))
+
+
+def test_what_a_run_creates_is_noted_before_it_is_there_and_its_stamp_once_it_is_finished(outputs_of):
+    own, saves = {}, []
+    plan, outputs = outputs_of(own, saves)
+    outputs.in_place("a.mask", "bool", GRID, "digest")
+    outputs.copy("a.mask", None, "digest", None)
+    outputs.finish_all()
+    stamp = outputs.writer.stamp("a.mask")
+    assert [each["a.mask"]["stamp"] for each in saves] == ["changing", "", "changing", stamp]
+    assert own == {"a.mask": {"place": outputs.place, "spec": outline(plan, plan.saved[0]), "stamp": stamp}}
+    assert own["a.mask"]["spec"] == {
+        "shape": [8, 16, 16],
+        "origin": [0.0, 0.0, 0.0],
+        "voxel_size": [8, 4, 4],
+        "kind": "mask",
+        "channels": [""],
+        "dtype": "bool",
+    }
+
+
+def test_a_file_that_could_not_be_created_is_not_noted_as_our_own(outputs_of, tmp_path):
+    np.save(tmp_path / "out.npy", np.zeros(SHAPE, bool))
+    own, saves = {}, []
+    _, outputs = outputs_of(own, saves)
+    with pytest.raises(DataError, match="already exists"):
+        outputs.in_place("a.mask", "bool", GRID, "digest")
+    assert own == {} == saves[-1]

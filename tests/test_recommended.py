@@ -96,9 +96,13 @@ def test_what_a_header_recommends_must_fit_its_network(weights):
         recommended.steps(weights({**MASK, "inputs": {"probability": "net.front"}}, thresholds={"foreground": 0.4}))
 
 
-def test_weights_that_recommend_nothing_are_refused_with_the_command_that_helps(weights):
+def test_weights_that_recommend_nothing_are_refused_with_the_command_that_helps(weights, tmp_path):
+    place = weights()
+    with pytest.raises(DataError, match=r"'em.zarr' does not exist"):
+        recommended.pipeline(place, ["em.zarr"])
+    (tmp_path / "em.zarr").mkdir()
     with pytest.raises(ConfigError, match="recommend no post-processing") as refused:
-        recommended.pipeline(weights(), ["em.zarr"])
+        recommended.pipeline(place, ["em.zarr"])
     assert "mitocore init em.zarr --weights net.safetensors" in refused.value.hint
 
 

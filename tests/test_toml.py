@@ -114,7 +114,7 @@ def test_an_error_quotes_file_line_key_value_and_what_is_allowed(tmp_path):
     with pytest.raises(ConfigError) as refused:
         parse(Table, document.data["run"], document, "run")
     assert refused.value.where == f"{tmp_path / 'pipeline.toml'}:4 [run]"
-    assert refused.value.problem == "keep = 'some': input should be 'heads', 'all' or 'none'"
+    assert refused.value.problem == "keep = 'some': this takes 'heads', 'all' or 'none'"
 
 
 def test_an_unknown_key_gets_a_near_miss_even_in_a_nested_table(tmp_path):
@@ -133,6 +133,22 @@ def test_all_findings_of_a_table_come_together_in_the_order_of_their_lines(tmp_p
     places = [error.where for error in findings(refused.value)]
     assert [place.partition("pipeline.toml:")[2].split()[0] for place in places] == ["1", "2", "3", "4"]
     assert any("needs 'folder'" in error.problem for error in findings(refused.value))
+
+
+def test_a_table_that_should_be_one_of_several_is_answered_with_how_to_write_it():
+    class File(BaseModel):
+        step: tuple[dict[str, int], ...] = ()
+
+    with pytest.raises(ConfigError, match="stands for one of several") as refused:
+        parse(File, {"step": {"a": 1}}, Document({"step": {"a": 1}}))
+    assert refused.value.hint == "write [[step]]"
+
+
+def test_an_argument_of_a_command_is_named_instead_of_the_key_it_stands_for():
+    document = Document({"output": {"save": ["a"]}}, flags={("output", "save"): "--save"})
+    assert document.where("output", "save") == "--save"
+    assert document.where("output", "path") == "[output]"
+    assert override(document, ["output.path=b"]).where("output", "save") == "--save"
 
 
 def test_no_error_has_more_than_three_lines(tmp_path):

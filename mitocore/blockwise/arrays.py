@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,9 +9,10 @@ from numpy.typing import NDArray
 
 from mitocore.blockwise import contract
 from mitocore.blockwise.grid import BlockGrid
-from mitocore.durable import sync_folder, write_npy
+from mitocore.blockwise.scratch import ScratchFiles
+from mitocore.durable import damaged
 from mitocore.errors import DataError
-from mitocore.geometry import Roi, Shape, VoxelSize, as_shape
+from mitocore.geometry import Roi, Shape, VoxelSize
 from mitocore.interfaces import Block, LocalPostProcessor, Normalizer, Stats, Volume, WritableVolume
 from mitocore.specs import ArraySpec, Kind
 
@@ -118,56 +118,56 @@ def widen(packed: NDArray[Any], dtype: str, spec: ArraySpec | None = None) -> ND
 
 
 @dataclass(frozen=True, slots=True)
-class BlockFiles:
-    """A scratch array: a folder with one `.npy` file per block of the pass that writes it; no file means zeros.
+class BlockFiles(ScratchFiles):
+    """A scratch array: its blocks lie beside each other. It is a `Sink`, and reads what it holds as it is packed.
 
-    It is a `Sink`, and reads what it holds as it is packed. Ids are stored in the fewest bytes that hold those of the
-    block, so a file may be narrower than the array.
+    Only what was written can be read: of an array of which some blocks are not wanted, a reader keeps to the others.
     """
 
-    folder: Path
     grid: BlockGrid
     channels: int
     dtype: str
 
-    def write(self, block: int, roi: Roi, values: NDArray[Any]) -> None:
-        """Store a whole block; a reader sees all of it or none."""
-        del roi
-        path = self._path(block)
-        if values.dtype.kind == "u":
-            values = values.astype(np.min_scalar_type(values.max()), copy=False)
-        if not values.any():
-            path.unlink(missing_ok=True)  # else the file of an earlier attempt would show
-            return
-        write_npy(path, values, sync=False, shared=True)  # a driver that was replaced may be writing it still
-
-    def sync(self) -> None:
-        """Make the renames durable."""
-        sync_folder(self.folder)
-
     def load(self, block: int) -> NDArray[Any]:
-        """A whole block (c, z, y, x) in the dtype of its file, which may be narrower than the array."""
-        path = self._path(block)
-        if path.exists():
-            return np.asarray(np.load(path, allow_pickle=False))
+        """A whole block (c, z, y, x) in the dtype of its file, which may be narrower than the array.
+
+        Raises
+        ------
+        RunError
+            If its file is missing or damaged.
+        """
+        values = self._checked(block)
+        if values is not None:
+            return values
         return np.zeros((self.channels, *self.grid.box(block).shape), np.uint8 if self.dtype[0] == "u" else self.dtype)
 
     def read(self, roi: Roi) -> NDArray[Any]:
-        """(c, z, y, x) over `roi`, packed, assembled from the blocks it meets; one file is mapped at a time."""
+        """(c, z, y, x) over `roi`, packed, assembled from the blocks it meets; one file is mapped at a time.
+
+        Raises
+        ------
+        RunError
+            If one of their files is missing or damaged.
+        """
         blocks = self.grid.meeting(roi)
         if len(blocks) == 1 and self.grid.box(blocks[0]) == roi:
             return self.load(blocks[0]).astype(self.dtype, copy=False)
         values = np.zeros((self.channels, *roi.shape), self.dtype)
         for block in blocks:
-            path, box = self._path(block), self.grid.box(block)
-            if path.exists():
+            if (stored := self._checked(block, mapped=True)) is not None:
+                box = self.grid.box(block)
                 part = box.clip(roi)
-                stored = np.load(path, mmap_mode="r", allow_pickle=False)
                 values[(..., *part.within(roi))] = stored[(..., *part.within(box))]
         return values
 
-    def _path(self, block: int) -> Path:
-        return self.folder / f"{block}.npy"
+    def _checked(self, block: int, *, mapped: bool = False) -> NDArray[Any] | None:
+        """What is stored of a block, if it has the shape and a dtype that were written there."""
+        values = self.stored(block, mapped=mapped)
+        if values is None:
+            return None
+        if values.shape != (self.channels, *self.grid.box(block).shape) or not np.can_cast(values.dtype, self.dtype):
+            raise damaged(self.path(block))
+        return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +269,23 @@ class Selected:
 
 
 @dataclass(frozen=True, slots=True)
+class Foreground:
+    """Ids without those that mean "ignore": to what works on objects these are background."""
+
+    source: Source
+
+    @property
+    def voxel_bytes(self) -> int:
+        """Of the ids as they are and without."""
+        return 2 * self.source.voxel_bytes
+
+    def read(self, roi: Roi) -> NDArray[Any]:
+        """(c, z, y, x) over `roi`."""
+        ids = self.source.read(roi)
+        return np.where(ids == np.iinfo(ids.dtype).max, ids.dtype.type(0), ids)
+
+
+@dataclass(frozen=True, slots=True)
 class Placed:
     """A source whose first voxel lies at `corner` of the volume, such as the file of a region."""
 
@@ -348,13 +365,8 @@ class VolumeSink:
     def write(self, block: int, roi: Roi, values: NDArray[Any]) -> None:
         """Store `values` (c, z, y, x), packed, widened to what the file holds."""
         del block
-        self.volume.write(_moved(roi, self.origin), widen(values, self.volume.spec.dtype, self.spec))
+        z, y, x = self.origin
+        self.volume.write(roi.moved((-z, -y, -x)), widen(values, self.volume.spec.dtype, self.spec))
 
     def sync(self) -> None:
         """Nothing: volumes write durably."""
-
-
-def _moved(roi: Roi, origin: Shape) -> Roi:
-    """`roi` as counted from `origin`."""
-    start = as_shape(a - o for a, o in zip(roi.start, origin, strict=True))
-    return Roi(start, as_shape(b - o for b, o in zip(roi.stop, origin, strict=True)))

@@ -256,4 +256,8 @@ def _given_up(item: Any, times: int, error: BaseException) -> RunError:
     if isinstance(error, BrokenExecutor):
         problem = f"block {item} failed {times} times: its worker process was killed, alone at work"
         return RunError(problem, hint=f"smaller blocks if memory was short; {kept}")
+    if isinstance(error, MemoryError):
+        kept = f"smaller blocks or fewer workers; {kept}"
+    elif not isinstance(error, OSError):  # of a disk or a network, which may be better the next time
+        kept = "a bug in the step? --traceback shows where; what is finished is kept"
     return RunError(f"block {item} failed {times} times: {error!r}", hint=kept)

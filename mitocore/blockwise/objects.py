@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,9 @@ from numpy.typing import NDArray
 from mitocore.blockwise import contract
 from mitocore.blockwise.arrays import BlockFiles, Sink, pack
 from mitocore.blockwise.components import Work
+from mitocore.blockwise.scratch import ScratchFiles
 from mitocore.blockwise.work import NOTHING, Reads, first_and_size
-from mitocore.durable import sync_folder, write_npy
+from mitocore.durable import damaged
 from mitocore.geometry import Roi, Shape, as_shape
 from mitocore.interfaces import OBJECT, Block, ObjectwisePostProcessor
 from mitocore.specs import ArraySpec
@@ -23,35 +23,26 @@ INSTANCE = np.dtype([*OBJECT, ("component", "u8")])
 
 
 @dataclass(frozen=True, slots=True)
-class PartFiles:
-    """Scratch of the tasks: a folder with one `.npy` file for each, over a box of its own; no file means zeros.
+class PartFiles(ScratchFiles):
+    """Scratch of the tasks, each over a box of its own.
 
     Boxes of different components overlap: they could not be parts of one array.
     """
 
-    folder: Path
+    def read(self, task: int, cover: Roi, part: Roi) -> NDArray[Any] | None:
+        """(c, z, y, x) over `part` of the box that a task covers; None if the whole box holds 0.
 
-    def write(self, block: int, roi: Roi, values: NDArray[Any]) -> None:
-        """Store what task number `block` gives; a reader sees all of it or none."""
-        del roi
-        if values.any():
-            if values.dtype.kind == "u":
-                values = values.astype(np.min_scalar_type(values.max()), copy=False)
-            write_npy(self._path(block), values, sync=False, shared=True)
-
-    def sync(self) -> None:
-        """Make the renames durable."""
-        sync_folder(self.folder)
-
-    def read(self, task: int, cut: tuple[slice, ...]) -> NDArray[Any] | None:
-        """(c, z, y, x) in this part of the box of a task; None if the whole box holds 0."""
-        path = self._path(task)
-        if not path.exists():
+        Raises
+        ------
+        RunError
+            If the file of the task is missing or damaged.
+        """
+        values = self.stored(task, mapped=True)
+        if values is None:
             return None
-        return np.array(np.load(path, mmap_mode="r", allow_pickle=False)[(..., *cut)])
-
-    def _path(self, task: int) -> Path:
-        return self.folder / f"{task}.npy"
+        if values.shape[1:] != cover.shape:
+            raise damaged(self.path(task))
+        return np.array(values[(..., *part.within(cover))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +88,8 @@ class ProcessObjects:
     def _block(self, number: int) -> NDArray[Any]:
         inside = self.work.inside(number)
         if not inside:
+            for files in self.blocks.values():
+                files.blank(number)
             return np.zeros(0, INSTANCE)
         box = self.work.grid.box(number)
         surroundings = self.around(box)
@@ -127,6 +120,8 @@ class ProcessObjects:
         read, cover = self.around(write, tiled=tiled), self.covered(item)
         mask = self.work.mask(component, read)
         if not mask[write.within(read)].any():  # a tile in a bay of its component
+            for files in self.parts.values():
+                files.blank(item)
             return np.zeros(0, INSTANCE)
         found = self._processed(self.reads.block(write, read), mask, cover)
         for name, values in found.items():
@@ -188,8 +183,8 @@ class LinkPieces:
             theirs = self.objects.covered(other)
             shared = mine.clip(theirs)
             if 0 not in shared.shape:
-                one = parts.read(item, shared.within(mine))
-                two = parts.read(other, shared.within(theirs))
+                one = parts.read(item, mine, shared)
+                two = parts.read(other, theirs, shared)
                 if one is not None and two is not None:
                     found = agreeing(one, two)
                     found["a"] += self.offsets[item]
@@ -238,7 +233,7 @@ class Paint:
             _, _, write = work.task(item)
             shared, cover = write.clip(box), self.objects.covered(item)
             for name, values in outputs.items():
-                part = self.objects.parts[name].read(item, shared.within(cover))
+                part = self.objects.parts[name].read(item, cover, shared)
                 if part is not None:
                     own = part != 0
                     values[(..., *shared.within(box))][own] = self._named(name, item, part)[own]

@@ -12,6 +12,7 @@ from mitocore.blockwise.arrays import BlockFiles, Sink, Source
 from mitocore.blockwise.components import MaskComponents, Work, complete, roi_of, shared_out
 from mitocore.blockwise.grid import BlockGrid
 from mitocore.blockwise.held import IDS, WORKING, given_bytes, stored_as
+from mitocore.blockwise.names import Names
 from mitocore.blockwise.objects import INSTANCE, LinkPieces, Paint, PartFiles, ProcessObjects
 from mitocore.blockwise.work import Label, Link, Provisional, Reads, bytes_of_blocks
 from mitocore.blockwise.workspace import Table, Workspace
@@ -78,40 +79,33 @@ def objectwise(
     """
     who = contract.name_of(component, plugin)
     instances, blocks = contract.instances_of(who, gives), range(len(grid))
-    passes = {key: f"{name}.{key}.{early}" for key in ("label", "link", "objects", "pieces")}
-    own = f"{name}.ids.{early}"
-    of_blocks, of_tasks = ({array: f"{name}.{kind}.{array}.{early}" for array in gives} for kind in ("blocks", "parts"))
-    resolved, paint = f"{name}.final.{late}", f"{name}.relabel.{late}"  # as of a Stitched step
-    final = workspace.table(resolved)
-    with workspace.journal(paint) as journal:
-        ended = final is not None and len(journal.tables) == len(blocks)
+    names = Names(name, early, late, tuple(gives))
+    final = names.ids_so_far(workspace)
+    ended = final is not None and names.written(workspace, len(blocks))
     if not ended:
         reads = Reads(inputs, grid.region, volume.voxel_size)
-        ids = BlockFiles(workspace.scratch(own), grid, 1, "uint32")
-        work = _components(component, reads, ids, volume, workspace, name, passes, who)
+        ids = BlockFiles(workspace.scratch(names.ids), grid, 1, "uint32")
+        work = _components(component, reads, ids, volume, workspace, names, who)
         dtypes = stored_as(gives, 0)
         files = {
             array: BlockFiles(workspace.scratch(folder), grid, len(gives[array].channels), dtypes[array])
-            for array, folder in of_blocks.items()
+            for array, folder in names.blocks.items()
         }
-        parts = {array: PartFiles(workspace.scratch(folder)) for array, folder in of_tasks.items()}
+        parts = {array: PartFiles(workspace.scratch(folder)) for array, folder in names.parts.items()}
         objects = ProcessObjects(component, reads, work, gives, instances, files, parts, volume.shape, who)
-        found = _processed(objects, workspace, name, passes["objects"])
+        found = _processed(objects, workspace, names)
         offsets = tuple(accumulate((len(table) for table in found), initial=0))
     if final is None:
-        final = _numbered(objects, found, offsets, workspace, name, passes["pieces"])
-        workspace.save(resolved, final)
+        final = _numbered(objects, found, offsets, workspace, names)
+        workspace.save(names.final, final)
     dtypes = stored_as(gives, int(final.max()))
     sinks = {array: make(array, dtype) for array, dtype in dtypes.items()}
     if not ended:
         last = Paint(objects, offsets, final, dtypes, sinks)
         cost = bytes_of_blocks(grid, (0, 0, 0), grid.region, IDS + 2 * given_bytes(gives))
-        workspace.run(paint, f"{name}: paint", last, blocks, sinks=sinks.values(), cost=cost)
+        workspace.run(names.relabel, f"{name}: paint", last, blocks, sinks=sinks.values(), cost=cost)
     if not keep_ids:
-        for journalled in passes.values():
-            workspace.forget(journalled)  # before the scratch, which they say is there
-        for folder in (own, *of_blocks.values(), *of_tasks.values()):
-            workspace.discard(folder)
+        names.discard(workspace)
     return int(final.max())
 
 
@@ -121,8 +115,7 @@ def _components(
     ids: BlockFiles,
     volume: VolumeSpec,
     workspace: Workspace,
-    name: str,
-    passes: Mapping[str, str],
+    names: Names,
     who: str,
 ) -> Work:
     """The connected components of the mask, and which item works on each."""
@@ -130,18 +123,18 @@ def _components(
     rows = contract.rows(who, mask.columns())
     work = Label(mask, reads, ids, volume.shape, rows, who)
     cost = bytes_of_blocks(grid, step.halo(), grid.region, reads.voxel_bytes + IDS + WORKING)
-    found = workspace.run(passes["label"], f"{name}: label", work, range(len(grid)), sinks=[ids], cost=cost)
+    found = workspace.run(names.label, f"{names.step}: label", work, range(len(grid)), sinks=[ids], cost=cost)
     provisional = Provisional(ids, tuple(accumulate((len(table) for table in found.values()), initial=0)))
     link = Link(mask, Reads({}, grid.region, None), provisional, who)
     cost = bytes_of_blocks(grid, mask.reach(), grid.region, IDS + WORKING)
-    pairs = workspace.run(passes["link"], f"{name}: link", link, range(len(grid)), cost=cost)
+    pairs = workspace.run(names.link, f"{names.step}: link", link, range(len(grid)), cost=cost)
     boxes, component = complete(
         np.concatenate([np.zeros(0, rows), *found.values()]), np.concatenate([np.zeros(0, LINK), *pairs.values()])
     )
     return shared_out(step, provisional, boxes, component)
 
 
-def _processed(objects: ProcessObjects, workspace: Workspace, name: str, journal: str) -> list[Table]:
+def _processed(objects: ProcessObjects, workspace: Workspace, names: Names) -> list[Table]:
     """The instances that every item found: tasks begin first, the largest components ahead, then the blocks."""
     work, grid = objects.work, objects.work.grid
     blocks, tasks = range(len(grid)), range(len(grid), len(work))
@@ -153,7 +146,7 @@ def _processed(objects: ProcessObjects, workspace: Workspace, name: str, journal
     needed, component = np.concatenate([of_inside, of_tasks]), np.concatenate([inside, work.tasks["component"]])
     if needed.max(initial=0) > workspace.budget:
         number = int(needed.argmax())
-        _refuse(objects.step, component[number], work, int(needed[number]), workspace.budget, name)
+        _refuse(objects.step, component[number], work, int(needed[number]), workspace.budget, names.step)
     largest = np.zeros(len(blocks), np.int64)
     np.maximum.at(largest, work.block[inside], of_inside)
 
@@ -163,7 +156,7 @@ def _processed(objects: ProcessObjects, workspace: Workspace, name: str, journal
         return objects.around(grid.box(item)).voxels * (held + IDS) + float(largest[item])
 
     sinks: list[Sink] = [*objects.blocks.values(), *objects.parts.values()]
-    found = workspace.run(journal, f"{name}: objects", objects, [*tasks, *blocks], sinks=sinks, cost=cost)
+    found = workspace.run(names.objects, f"{names.step}: objects", objects, [*tasks, *blocks], sinks=sinks, cost=cost)
     return [found[item] for item in range(len(work))]
 
 
@@ -182,8 +175,7 @@ def _numbered(
     found: Sequence[Table],
     offsets: tuple[int, ...],
     workspace: Workspace,
-    name: str,
-    journal: str,
+    names: Names,
 ) -> NDArray[np.uint64]:
     """The final id of every provisional instance: joined, asked for by `keep`, ordered by component and first voxel."""
     if objects.instances is None:
@@ -192,7 +184,7 @@ def _numbered(
     tiles = [len(work.grid) + int(place) for place in np.flatnonzero(work.tasks["tiled"])]
     call = LinkPieces(objects, objects.instances, offsets)
     cost = {item: 2 * IDS * objects.covered(item).voxels for item in tiles}
-    pairs = workspace.run(journal, f"{name}: pieces", call, tiles, cost=cost.__getitem__)
+    pairs = workspace.run(names.pieces, f"{names.step}: pieces", call, tiles, cost=cost.__getitem__)
     links = merged(np.concatenate([np.zeros(0, LINK), *pairs.values()]))
     rows, group = joined(np.concatenate([np.zeros(0, INSTANCE), *found]), links, {"component": np.minimum})
     complete = np.zeros(len(rows), OBJECT)

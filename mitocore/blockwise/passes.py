@@ -1,8 +1,9 @@
 """Passes that belong to no post-processor: measure the input, prepare it, hand the result over."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ from mitocore.geometry import Roi, Shape, as_shape
 from mitocore.interfaces import Normalizer, Stats, Volume, WritableVolume
 from mitocore.specs import ArraySpec, Kind, VolumeSpec
 
+log = logging.getLogger(__name__)
+
 ENOUGH = 8 * 2**30
 """Voxels that `fit` reads: all, or of a larger volume a fixed lattice of boxes of about that many."""
 _BOX = 2**24  # voxels held at a time
@@ -32,6 +35,8 @@ def fit(
 ) -> Stats:
     """Statistics of a whole volume, in bounded memory.
 
+    Where voxels are not finite, a warning says how many, and so does "not_finite" in what is returned.
+
     `progress` is called with boxes read and boxes in all; from 0 again if the normaliser needs to see them twice.
     `cancelled` is asked before each box.
 
@@ -42,10 +47,15 @@ def fit(
     KeyboardInterrupt
         If cancelled.
     """
-    boxes = sampled(volume.spec)
-    stats = normalizer.fit(_Boxes(volume, boxes, progress, cancelled), volume.spec)
-    progress(len(boxes), len(boxes))
-    return stats
+    boxes = _Boxes(volume, sampled(volume.spec), progress, cancelled)
+    stats = normalizer.fit(boxes, volume.spec)
+    not_finite = boxes.not_finite()
+    progress(len(boxes.boxes), len(boxes.boxes))
+    if not not_finite:
+        return stats
+    sample = "at least " if sum(box.voxels for box in boxes.boxes) < Roi.whole(volume.spec.shape).voxels else ""
+    log.warning("voxels of the input that are NaN or infinite: %s%s; they count as mid-grey", sample, f"{not_finite:,}")
+    return {**stats, "not_finite": not_finite}
 
 
 def sampled(spec: VolumeSpec, enough: int = ENOUGH) -> list[Roi]:
@@ -87,13 +97,29 @@ class _Boxes:
     boxes: list[Roi]
     progress: Callable[[int, int], None]
     cancelled: Callable[[], bool]
+    counted: dict[int, int] = field(default_factory=dict)
+    """Voxels that are not finite, by number of the box."""
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
-        for done, box in enumerate(self.boxes):
-            if self.cancelled():
-                raise KeyboardInterrupt
-            self.progress(done, len(self.boxes))
-            yield self.volume.read(box)
+        for done in range(len(self.boxes)):
+            yield self._read(done)
+
+    def not_finite(self) -> int:
+        """Voxels that are not finite; boxes that were not asked for are looked at now."""
+        if np.dtype(self.volume.spec.dtype).kind == "f":
+            for number in range(len(self.boxes)):
+                if number not in self.counted:
+                    self._read(number)
+        return sum(self.counted.values())
+
+    def _read(self, number: int) -> NDArray[Any]:
+        if self.cancelled():
+            raise KeyboardInterrupt
+        self.progress(number, len(self.boxes))
+        values = self.volume.read(self.boxes[number])
+        if values.dtype.kind == "f":
+            self.counted[number] = values.size - int(np.count_nonzero(np.isfinite(values)))
+        return values
 
 
 def prepared(

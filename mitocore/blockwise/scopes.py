@@ -12,6 +12,7 @@ from mitocore.blockwise import contract
 from mitocore.blockwise.arrays import BlockFiles, Sink, Source, pack
 from mitocore.blockwise.grid import BlockGrid
 from mitocore.blockwise.held import IDS, WORKING, given_bytes, stored_as
+from mitocore.blockwise.names import Names
 from mitocore.blockwise.work import NOTHING, Label, Link, Process, Provisional, Reads, Relabel, bytes_of_blocks
 from mitocore.blockwise.workspace import Workspace
 from mitocore.errors import ResourceError
@@ -169,35 +170,31 @@ def stitched(
     who, region, blocks = contract.name_of(component, plugin), grid.region, range(len(grid))
     contract.lattice(who, component.halo(), component.lattice())
     rows = contract.rows(who, component.columns())
-    label, link = f"{name}.label.{early}", f"{name}.link.{early}"
-    resolved, relabel = f"{name}.final.{late}", f"{name}.relabel.{late}"
-    final = workspace.table(resolved)
-    with workspace.journal(relabel) as journal:
-        ended = final is not None and len(journal.tables) == len(blocks)
-    ids = BlockFiles(workspace.scratch(f"{name}.ids.{early}"), grid, 1, "uint32")
+    names = Names(name, early, late)
+    final = names.ids_so_far(workspace)
+    ended = final is not None and names.written(workspace, len(blocks))
+    ids = BlockFiles(workspace.scratch(names.ids), grid, 1, "uint32")
     reads = Reads({key: inputs[key] for key in component.rereads()}, region, volume.voxel_size)
     if not ended:
         given = Reads(inputs, region, volume.voxel_size)
         first = Label(component, given, ids, volume.shape, rows, who)
         cost = bytes_of_blocks(grid, component.halo(), region, given.voxel_bytes + IDS + WORKING)
-        found = workspace.run(label, f"{name}: label", first, blocks, sinks=[ids], cost=cost)
+        found = workspace.run(names.label, f"{name}: label", first, blocks, sinks=[ids], cost=cost)
         provisional = Provisional(ids, tuple(accumulate((len(table) for table in found.values()), initial=0)))
     if final is None:
         cost = bytes_of_blocks(grid, component.reach(), region, reads.voxel_bytes + IDS + WORKING)
-        pairs = workspace.run(link, f"{name}: link", Link(component, reads, provisional, who), blocks, cost=cost)
+        pairs = workspace.run(names.link, f"{name}: link", Link(component, reads, provisional, who), blocks, cost=cost)
         objects = np.concatenate([np.zeros(0, rows), *found.values()])
         final = component.resolve(objects, merged(np.concatenate([np.zeros(0, LINK), *pairs.values()])))
         contract.final(who, final, len(objects))
-        workspace.save(resolved, final)
+        workspace.save(names.final, final)
     count = int(final.max())
     dtypes = stored_as(gives, count)
     sinks = {array: make(array, dtype) for array, dtype in dtypes.items()}
     if not ended:
         last = Relabel(component, reads, provisional, final, gives, dtypes, sinks, who)
         cost = bytes_of_blocks(grid, (0, 0, 0), region, reads.voxel_bytes + IDS + given_bytes(gives))
-        workspace.run(relabel, f"{name}: relabel", last, blocks, sinks=sinks.values(), cost=cost)
+        workspace.run(names.relabel, f"{name}: relabel", last, blocks, sinks=sinks.values(), cost=cost)
     if not keep_ids:
-        workspace.forget(label)  # before the ids, which it says are there
-        workspace.forget(link)
-        workspace.discard(f"{name}.ids.{early}")
+        names.discard(workspace)
     return count

@@ -86,7 +86,7 @@ class TileLattice:
         `source` is asked for one box inside the volume.
         """
         places = self._places(start, shape)
-        box = _around(places)
+        box = _holding(places)
         values = source(box)
         for axis, (place, low) in enumerate(zip(places, box.start, strict=True)):
             if len(place) != box.shape[axis] or (np.diff(place) != 1).any():
@@ -103,7 +103,7 @@ class TileLattice:
         """The box of all voxels that the tiles see: with their context, and with what is mirrored at a face."""
         start = as_shape(s[0] - c for s, c in zip(self.starts, self.window.crop, strict=True))
         shape = as_shape(s[-1] - s[0] + n for s, n in zip(self.starts, self.tile, strict=True))
-        return _around(self._places(start, shape))
+        return _holding(self._places(start, shape))
 
     def _places(self, start: Shape, shape: Shape) -> list[NDArray[np.int_]]:
         """The voxels of the volume, along each axis, that are seen in a box."""
@@ -127,7 +127,8 @@ class TileLattice:
             yield members, start, start + height if number < strips[-1] else self.bounds.stop[1]
 
 
-def _around(places: list[NDArray[np.int_]]) -> Roi:
+def _holding(places: list[NDArray[np.int_]]) -> Roi:
+    """The smallest box with these voxels of each axis."""
     return Roi(as_shape(p.min() for p in places), as_shape(p.max() + 1 for p in places))
 
 

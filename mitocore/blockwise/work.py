@@ -11,7 +11,7 @@ from mitocore.blockwise import contract
 from mitocore.blockwise.arrays import BlockFiles, Sink, Source, pack, read_all
 from mitocore.blockwise.grid import BlockGrid
 from mitocore.errors import ContractError
-from mitocore.geometry import Roi, Shape, VoxelSize, as_shape
+from mitocore.geometry import Roi, Shape, VoxelSize
 from mitocore.interfaces import Block, LocalPostProcessor, StitchedPostProcessor
 from mitocore.specs import ArraySpec, Kind
 from mitocore.stitch import LINK, faces
@@ -150,7 +150,7 @@ class Link:
         for near, far in faces(box, reach, volume):
             parts = [(part, self.provisional.read(part)) for part in (near, far)]
             if all(part.any() for _, part in parts):
-                read = _around(near, far)
+                read = near.around(far)
                 ids = np.zeros(read.shape, np.uint64)  # between the two lie pairs that belong to other slabs
                 for part, values in parts:
                     ids[part.within(read)] = values
@@ -161,11 +161,6 @@ class Link:
         found = self.component.link(self.reads.block(write, read), ids)
         contract.links(self.who, found, self.provisional.offsets[-1])
         return found
-
-
-def _around(one: Roi, other: Roi) -> Roi:
-    start = as_shape(min(a, b) for a, b in zip(one.start, other.start, strict=True))
-    return Roi(start, as_shape(max(a, b) for a, b in zip(one.stop, other.stop, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)

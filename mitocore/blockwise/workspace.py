@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from mitocore.blockwise.arrays import Sink
 from mitocore.blockwise.executor import Executor, drive
 from mitocore.blockwise.journal import Journal
 from mitocore.blockwise.lock import RunLock
-from mitocore.durable import reported, sync_folder, write_npy
+from mitocore.durable import read_npy, reported, sync_folder, write_npy
 
 Table = NDArray[Any]
 """What one item of a pass leaves for later passes; often empty."""
@@ -50,9 +49,15 @@ class Workspace:
         return Journal(self.state(f"{name}.journal"))
 
     def table(self, name: str) -> Table | None:
-        """The table `state/<name>.npy`, if it was saved."""
+        """The table `state/<name>.npy`, if it was saved.
+
+        Raises
+        ------
+        RunError
+            If it is damaged.
+        """
         path = self.state(f"{name}.npy")
-        return np.asarray(np.load(path, allow_pickle=False)) if path.exists() else None
+        return read_npy(path) if path.exists() else None
 
     def save(self, name: str, table: Table) -> None:
         """Save a table as `state/<name>.npy`: all of it or nothing."""

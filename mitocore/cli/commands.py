@@ -15,17 +15,17 @@ from mitocore.cli import running
 from mitocore.cli.main import Voice
 from mitocore.cli.render import KEPT, described, recorded, speaking, spoken, stoppable, table
 from mitocore.config import toml
+from mitocore.config.components import nearest_hinted
 from mitocore.errors import ConfigError, DataError
 from mitocore.geometry import VoxelSize
 from mitocore.specs import Kind
 
 Scores = Mapping[str, Mapping[str, float]]
-TRAINING_TABLES = {"volume", "objective", "train", "model"}
-"""Tables that tell a training from a pipeline."""
 
 
 def train(voice: Voice, file: Path, settings: Sequence[str], resume: bool, dry_run: bool) -> None:
     """Train; print where the weights lie and their scores."""
+    running.check_form(toml.read(file, settings), "training")
     if dry_run:
         typer.echo(str(runs.load_training(file, settings)))
         return
@@ -52,7 +52,7 @@ def evaluate(
     """Score; print a table or JSON."""
     if output and output.suffix not in (".csv", ".json"):
         raise DataError(f"scores cannot be written to {str(output)!r}", where="--output", hint="-o scores.csv")
-    with speaking(voice) as told:
+    with speaking(voice) as told, nearest_hinted(prediction, truth):
         scores = runs.evaluate(prediction, truth, metrics, kind=_kind(kind), roi=roi, ignore=ignore, progress=told)
     if output:
         _write_scores(output, scores)
@@ -62,17 +62,27 @@ def evaluate(
 def validate(file: Path, settings: Sequence[str], no_data: bool) -> None:
     """Check a training or a pipeline; print the plan."""
     document = toml.read(file, settings)
-    if TRAINING_TABLES & document.data.keys():
+    if running.form(document) == "training":
         typer.echo(str(runs.load_training(file, settings, data=not no_data)))
     else:
         running.validate(document, data=not no_data)
 
 
-def convert(voice: Voice, source: str, target: str, voxel_size: str | None, kind: str | None, roi: str | None) -> None:
+def convert(
+    voice: Voice,
+    source: str,
+    target: str,
+    voxel_size: str | None,
+    kind: str | None,
+    roi: str | None,
+    reader: str | None,
+    writer: str | None,
+) -> None:
     """Copy a volume; print what it became."""
-    with speaking(voice) as told:
+    size, held = voxel_size_of(voxel_size), _kind(kind)
+    with speaking(voice) as told, nearest_hinted(source):
         spec = conversion.convert(
-            source, target, voxel_size=voxel_size_of(voxel_size), kind=_kind(kind), roi=roi, progress=told
+            source, target, voxel_size=size, kind=held, roi=roi, reader=reader, writer=writer, progress=told
         )
     typer.echo(f"{target}\n  {described(spec)}")
 

@@ -44,7 +44,9 @@ def describe(kind: str | None, name: str | None, schema: bool) -> None:
     """Print one component, or all (of a kind) in one line each; of a kind, the JSON schemas too."""
     registry = installed()
     if kind is not None and kind not in KINDS:
-        raise ConfigError(f"{kind!r} is not a kind of component", where="KIND", hint=near(kind, KINDS))
+        of_name = [f"mitocore describe {entry.kind} {kind}" for entry in registry.entries if kind == entry.name]
+        hint = " or ".join(dict.fromkeys(of_name)) or near(kind, KINDS)
+        raise ConfigError(f"{kind!r} is not a kind of component", where="KIND", hint=hint)
     if kind is None:
         typer.echo(table([(e.kind, e.name, e.plugin, e.summary) for e in registry.entries if e.kind in KINDS]))
     elif name is None and schema:

@@ -14,6 +14,7 @@ from mitocore.config import written
 from mitocore.config.components import build
 from mitocore.config.inputs import stem_of
 from mitocore.config.pipeline import OutputTable, PredictTable, RunTable
+from mitocore.geometry import VoxelSize
 from mitocore.header import WeightsHeader, read_header
 from mitocore.interfaces import Reader, Writer
 from mitocore.registry import Registry
@@ -22,8 +23,13 @@ from mitocore.volumes import installed, reader_of, writer_of
 from mitocore.weights import is_path, resolve
 
 
-def drafted(source: str, weights: str, folder: Path) -> str:
+def drafted(source: str, weights: str, folder: Path, voxel_size: VoxelSize | None = None) -> str:
     """The text of a pipeline.toml in `folder` that segments a volume with what weights recommend.
+
+    Parameters
+    ----------
+    voxel_size
+        States it, where the file does not say it or is wrong.
 
     Raises
     ------
@@ -41,7 +47,7 @@ def drafted(source: str, weights: str, folder: Path) -> str:
     output = f"{stem_of(source, registry)}_segmented.zarr"
     parts = [
         [f"# {source}, segmented with {weights}. Options behind a # are at their defaults.", "mitocore = 1"],
-        ["[input]", *_input(_from(folder, source), reader, spec, header)],
+        ["[input]", *_input(_from(folder, source), reader, spec, header, voxel_size)],
         ["[[step]]", *_network(tables[0], header, registry)],
         *(["[[step]]", *_step(table, registry)] for table in tables[1:]),
     ]
@@ -61,16 +67,22 @@ def _from(folder: Path, place: str) -> str:
     return os.path.relpath(place, folder) + "/" * place.endswith("/")
 
 
-def _input(place: str, reader: Reader, spec: VolumeSpec, header: WeightsHeader) -> Iterator[str]:
+def _input(
+    place: str, reader: Reader, spec: VolumeSpec, header: WeightsHeader, voxel_size: VoxelSize | None
+) -> Iterator[str]:
     yield written.entry("path", place)
     shape = " x ".join(map(str, spec.shape))
     channels = f", {len(spec.channels)} channels" if len(spec.channels) > 1 else ""
     yield f"# {shape} voxels (z, y, x) of {spec.dtype}{channels}"
-    if spec.voxel_size:
+    if voxel_size:
+        yield f"voxel_size = {list(voxel_size.edges)}  # nm (z, y, x)"
+    elif spec.voxel_size:
         yield f"# voxel_size = {list(spec.voxel_size.edges)}  # nm (z, y, x), as the file says; state it if it is wrong"
     else:
-        trained = f"; the weights were trained at {header.voxel_size}" if header.voxel_size else ""
-        yield f"# voxel_size = [40, 8, 8]  # nm (z, y, x): the file does not say it{trained}"
+        smallest = header.voxel_size[0] if isinstance(header.voxel_size, tuple) else header.voxel_size
+        proposed = list(smallest.edges) if smallest else [40, 8, 8]
+        trained = ", the weights were trained at this" if smallest else ""
+        yield f"# voxel_size = {proposed}  # nm (z, y, x): the file does not say it{trained}"
     yield from _options(type(reader), {}, without=("path", "voxel_size", "key"))
 
 

@@ -1,9 +1,11 @@
 """The outermost frame: errors for people, exit codes."""
 
+import shlex
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 
@@ -18,19 +20,41 @@ EXTRAS = {
 INTERRUPTED = 130
 
 
+def where_all_is_told(command: str, options: Mapping[str, Any]) -> str | None:
+    """What to type to see all findings of a check; None: this command itself shows them.
+
+    >>> where_all_is_told("train", {"file": "a.toml", "settings": ["train.steps=x"], "dry_run": False})
+    'mitocore validate a.toml --set train.steps=x'
+    >>> where_all_is_told("segment", {"dry_run": False})
+    'the same command with --dry-run'
+    """
+    if options.get("dry_run", True) or command == "validate":
+        return None
+    if not options.get("file") or any(options.get(name) for name in ("inputs", "roi", "until", "save")):
+        return "the same command with --dry-run"
+    settings = [part for text in options.get("settings") or () for part in ("--set", text)]
+    return shlex.join(["mitocore", "validate", str(options["file"]), *settings])
+
+
 @contextmanager
-def failures_shown(voice: Voice) -> Iterator[None]:
-    """Print what is raised inside and leave with its exit code."""
+def failures_shown(voice: Voice, all_told: str | None = None) -> Iterator[None]:
+    """Print what is raised inside and leave with its exit code.
+
+    Parameters
+    ----------
+    all_told
+        What shows all findings, where only the first is to be printed.
+    """
     try:
         yield
     except MitocoreError as error:
-        _leave(error, voice)
+        _leave(error, voice, all_told)
     except ModuleNotFoundError as error:
         missing = missing_extra(error)
         if missing is None:
             _bug()
         else:
-            _leave(missing, voice)
+            _leave(missing, voice, None)
     except KeyboardInterrupt as error:
         typer.echo(str(error) or "interrupted", err=True)
         raise typer.Exit(INTERRUPTED) from error
@@ -61,10 +85,13 @@ def shown(error: MitocoreError) -> str:
     return "\n".join(lines)
 
 
-def _leave(error: MitocoreError, voice: Voice) -> None:
+def _leave(error: MitocoreError, voice: Voice, all_told: str | None) -> None:
     if voice.traceback:
         traceback.print_exc()
-    for one in (error, *error.others):
+    typer.echo(shown(error), err=True)
+    if all_told and error.others:
+        typer.echo(f"note: and {len(error.others)} more: {all_told} shows all", err=True)
+    for one in () if all_told else error.others:
         typer.echo(shown(one), err=True)
     raise typer.Exit(error.exit_code) from error
 

@@ -24,18 +24,18 @@ from mitocore.registry import Entry, Registry
 from mitocore.volumes import installed
 
 
-def plugins(as_json: bool) -> None:
-    """Print one line per component, and one per broken plugin."""
+def plugins(name: str | None, as_json: bool) -> None:
+    """Print one line per component, of all plugins, one plugin or one name, and one per broken plugin."""
     registry = installed()
+    entries, broken = _wanted(registry, name, registry.entries)
     if as_json:
-        components = [_row(entry, registry) for entry in registry.entries]
-        broken = {name: _reason(error) for name, error in registry.broken.items()}
+        components = [_row(entry, registry) for entry in entries]
         typer.echo(json.dumps({"components": components, "broken": broken}, indent=2))
         return
-    rows = [tuple(_row(entry, registry).values()) for entry in registry.entries]
+    rows = [tuple(_row(entry, registry).values()) for entry in entries]
     typer.echo(table([("plugin", "version", "kind", "name", "summary"), *rows]))
-    for name, error in registry.broken.items():
-        typer.echo(f"{name} is broken: {_reason(error)}")
+    for plugin, reason in broken.items():
+        typer.echo(f"{plugin} is broken: {reason}")
 
 
 def _row(entry: Entry, registry: Registry) -> dict[str, str]:
@@ -59,7 +59,7 @@ def check_plugins(name: str | None, as_json: bool) -> None:
     from mitocore.testing import checks
 
     registry, found, failed = installed(), [], 0
-    entries, broken = _wanted(registry, name)
+    entries, broken = _wanted(registry, name, [entry for entry in registry.entries if entry.kind != "demo"])
     for entry in entries:
         findings = checks.run_entry(entry)
         failed += sum(finding.passed is False for finding in findings)
@@ -84,10 +84,9 @@ def check_plugins(name: str | None, as_json: bool) -> None:
 _RESULTS = {True: "ok", False: "failed", None: "not run"}
 
 
-def _wanted(registry: Registry, name: str | None) -> tuple[list[Entry], dict[str, str]]:
-    """Components of a plugin or of a name, and broken plugins with the original error."""
+def _wanted(registry: Registry, name: str | None, entries: list[Entry]) -> tuple[list[Entry], dict[str, str]]:
+    """Those of a plugin or of a name, and broken plugins with the original error."""
     broken = {plugin: _reason(error) for plugin, error in registry.broken.items() if name in (None, plugin)}
-    entries = [entry for entry in registry.entries if entry.kind != "demo"]
     if name is None:
         return entries, broken
     plugins_, names = {entry.plugin for entry in entries}, {entry.name for entry in entries}

@@ -3,6 +3,7 @@
 # ruff: noqa: ARG001 - the guard around each command reads the context
 
 import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,18 +33,39 @@ class Voice:
     traceback: bool = False
     """Whether errors are shown with their traceback."""
 
+    def with_options(self, verbose: int, quiet: bool, traceback: bool) -> "Voice":
+        """What these options make of it; those that are not given change nothing."""
+        level = -1 if quiet else max(self.verbosity, min(verbose, 1)) if verbose else self.verbosity
+        return Voice(level, traceback or self.traceback)
+
+
+Verbose = Annotated[int, typer.Option("--verbose", "-v", count=True, show_default=False, help="Say more: per block.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error was raised.")]
+_VOICE = {"verbose": (Verbose, 0), "quiet": (Quiet, False), "traceback": (Traceback, False)}
+"""Options of the program that every command takes, too."""
+
 
 def command(group: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command; what it raises is printed as an error for people."""
 
     def register(body: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(body)
-        def guarded(context: typer.Context, **options: Any) -> None:
-            from mitocore.cli.failures import failures_shown
+        def guarded(context: typer.Context, verbose: int, quiet: bool, traceback: bool, **options: Any) -> None:
+            from mitocore.cli.failures import failures_shown, where_all_is_told
 
-            with failures_shown(context.obj):
+            context.obj = context.obj.with_options(verbose, quiet, traceback)
+            with failures_shown(context.obj, where_all_is_told(name, options)):
                 body(context, **options)
 
+        signature = inspect.signature(body)
+        said = [
+            inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            for option, (annotation, default) in _VOICE.items()
+        ]
+        typed: Any = guarded  # typer makes options of the signature
+        typed.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *said])
+        guarded.__annotations__ = {**body.__annotations__, **{name: option for name, (option, _) in _VOICE.items()}}
         group.command(name)(guarded)
         return body
 
@@ -93,8 +115,8 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def options(
     context: typer.Context,
-    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more: per block.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    verbose: Verbose = 0,
+    quiet: Quiet = False,
     traceback: Annotated[
         bool, typer.Option("--traceback", envvar="MITOCORE_TRACEBACK", help="Show where an error was raised.")
     ] = False,
@@ -104,7 +126,7 @@ def options(
 ) -> None:
     """Options before the command."""
     del version
-    context.obj = Voice(-1 if quiet else min(verbose, 1), traceback)
+    context.obj = Voice().with_options(verbose, quiet, traceback)
 
 
 def _policy(resume: bool, fresh: bool) -> Literal["continue", "resume", "fresh"]:
@@ -117,7 +139,10 @@ def _policy(resume: bool, fresh: bool) -> Literal["continue", "resume", "fresh"]
 def segment(
     context: typer.Context,
     *,
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="PATH[::KEY]; several, or a quoted pattern.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT", help="PATH[::KEY]; several, a quoted pattern, or a folder of volumes."),
+    ],
     weights: WeightsName,
     output: Annotated[
         str,
@@ -152,11 +177,12 @@ def init(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it here instead of printing it.")
     ] = None,
+    voxel_size: VoxelSizeText = None,
 ) -> None:
     """Write the pipeline that weights recommend, every option with its meaning, to be edited."""
-    from mitocore.cli import running
+    from mitocore.cli import commands, running
 
-    running.init(source, weights, output)
+    running.init(source, weights, output, commands.voxel_size_of(voxel_size))
 
 
 @command(app, "run")
@@ -265,11 +291,19 @@ def convert(
     voxel_size: VoxelSizeText = None,
     kind: KindName = None,
     roi: RoiText = None,
+    reader: Annotated[
+        str | None,
+        typer.Option("--reader", metavar="NAME", help="One of `mitocore describe reader`. Default: by suffix."),
+    ] = None,
+    writer: Annotated[
+        str | None,
+        typer.Option("--writer", metavar="NAME", help="One of `mitocore describe writer`. Default: by suffix."),
+    ] = None,
 ) -> None:
     """Copy a volume into another format."""
     from mitocore.cli import commands
 
-    commands.convert(context.obj, source, target, voxel_size, kind, roi)
+    commands.convert(context.obj, source, target, voxel_size, kind, roi, reader, writer)
 
 
 @command(app, "demo")
@@ -294,9 +328,7 @@ def demo(
 @command(app, "plugins")
 def plugins(
     context: typer.Context,
-    name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Of --check: only this plugin or component.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only this plugin or component.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Check every component against its interface.")] = False,
     json: Json = False,
 ) -> None:
@@ -305,10 +337,8 @@ def plugins(
 
     if check:
         listings.check_plugins(name, json)
-    elif name:
-        raise typer.BadParameter(f"to check {name!r}, add --check; without it all plugins are listed")
     else:
-        listings.plugins(json)
+        listings.plugins(name, json)
 
 
 @command(app, "new-plugin")

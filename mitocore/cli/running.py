@@ -7,20 +7,48 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import typer
 
 from mitocore import batch, recommended, run_folder, runs
 from mitocore.cli.draft import drafted
+from mitocore.cli.failures import shown
 from mitocore.cli.main import Voice
 from mitocore.cli.render import KEPT, described, recorded, speaking, spoken, stoppable, table
 from mitocore.config import toml, written
-from mitocore.config.inputs import of_first, with_inputs
-from mitocore.errors import DataError, MitocoreError, RunError
+from mitocore.config.components import nearest_hinted
+from mitocore.config.inputs import NAME, of_first, with_inputs
+from mitocore.errors import ConfigError, DataError, MitocoreError, RunError
 from mitocore.geometry import VoxelSize
 from mitocore.pipeline import amount
 from mitocore.specs import VolumeSpec
+
+_TRAINING = {"volume", "objective", "train"}
+_PIPELINE = {"input", "output", "run", "step"}
+"""Tables that tell one kind of file from the other; a training may recommend steps."""
+
+
+def form(document: toml.Document) -> Literal["training", "pipeline"]:
+    """What a TOML file is for."""
+    tables = document.data.keys()
+    return "training" if _TRAINING & tables or ("model" in tables and not _PIPELINE & tables) else "pipeline"
+
+
+def check_form(document: toml.Document, wanted: Literal["training", "pipeline"]) -> None:
+    """Refuse a file that is for the other command, before its tables are refused one by one.
+
+    Raises
+    ------
+    ConfigError
+        With the command it is for.
+    """
+    found = form(document)
+    if found == wanted or (found == "pipeline" and not _PIPELINE & document.data.keys()):
+        return
+    command = "train" if found == "training" else "run"
+    problem = f"{str(document.path)!r} is a {found}, not a {wanted}"
+    raise ConfigError(problem, hint=f"mitocore {command} {document.path}")
 
 
 @dataclass(frozen=True)
@@ -44,7 +72,9 @@ class Options:
 
 def run(voice: Voice, file: Path, places: Sequence[str], settings: Sequence[str], options: Options) -> None:
     """Run the pipeline of a TOML file over the inputs it names, or over others."""
-    _work(voice, with_inputs(toml.read(file, settings), places), options)
+    document = toml.read(file, settings)
+    check_form(document, "pipeline")
+    _work(voice, with_inputs(document, places), options)
 
 
 def segment(
@@ -59,6 +89,8 @@ def segment(
 ) -> None:
     """Run what weights recommend."""
     document = recommended.pipeline(weights, places, voxel_size=voxel_size, output=output, settings=settings)
+    flags = {("input", "path"): "INPUT", ("input", "voxel_size"): "--voxel-size", ("output", "path"): "--output"}
+    document = replace(document, flags={key: flag for key, flag in flags.items() if key not in document.overridden})
     if keep_config and not options.dry_run:
         roi = f" --roi {options.roi}" if options.roi else ""
         text = f"# mitocore run {keep_config.name}{roi}\n{written.document(document.data)}\n"
@@ -66,9 +98,10 @@ def segment(
     _work(voice, document, options)
 
 
-def init(source: str, weights: str, output: Path | None) -> None:
+def init(source: str, weights: str, output: Path | None, voxel_size: VoxelSize | None) -> None:
     """Write a pipeline to be edited; say what is still to be done to it."""
-    text = drafted(source, weights, output.parent if output else Path())
+    with nearest_hinted(source):
+        text = drafted(source, weights, output.parent if output else Path(), voxel_size)
     if output:
         _write_new(output, text, "--output")
     else:
@@ -95,6 +128,8 @@ def clean(folders: Sequence[Path]) -> None:
 
 
 def _work(voice: Voice, document: toml.Document, options: Options) -> None:
+    if options.save:
+        document = replace(document, flags={**document.flags, ("output", "save"): "--save"})
     many = batch.batch_of(document, part=options.part)
     if options.dry_run:
         _check(document, many, options.planned)
@@ -106,25 +141,37 @@ def _work(voice: Voice, document: toml.Document, options: Options) -> None:
 
 def _check(document: toml.Document, many: batch.Batch | None, planned: dict[str, Any]) -> None:
     if many is None:
-        typer.echo(str(runs.planned(document, **planned)))
+        typer.echo(str(batch.planned(document, **planned)))
         return
     plans = batch.check(many, **planned)
-    typer.echo("\n".join(str(plan) for plan in plans[:1]))
-    rows = [
-        (one.place, described(ready.plan.volume) if ready.plan.volume else "not looked at", _place(ready))
-        for one, ready in zip(many.inputs, plans, strict=True)
-    ]
+    good = next((ready for ready in plans if isinstance(ready, runs.PlannedRun)), None)
+    if good:
+        typer.echo(str(good))
+    rows = []
+    for one, ready in zip(many.inputs, plans, strict=True):
+        if isinstance(ready, MitocoreError):
+            for finding in (ready, *ready.others):
+                typer.echo(shown(batch.told(one.place, finding)), err=True)
+            rows.append((one.place, "refused", ready.problem))
+        else:
+            volume = ready.plan.volume
+            rows.append((one.place, described(volume) if volume else "not looked at", f"→ {_place(ready)}"))
     typer.echo(table(rows) if rows else "no input is in this part")
+    if refused := [ready for ready in plans if isinstance(ready, MitocoreError)]:
+        raise typer.Exit(refused[0].exit_code if len({one.exit_code for one in refused}) == 1 else RunError.exit_code)
 
 
 def _place(ready: runs.PlannedRun) -> str:
-    writer = ready.plan.config.writer
-    return f"→ {writer.path}" if writer else ""
+    """Where the saved arrays lie, a path for each if each has one of its own."""
+    config, folder = ready.plan.config, str(ready.plan.config.run.folder or ".")
+    names = [saved.name for saved in ready.plan.saved]
+    paths = [config.writer.path.replace(NAME, name) for name in names] if config.writer else [folder]
+    return ", ".join(dict.fromkeys(paths)) or folder
 
 
 def _run_one(voice: Voice, document: toml.Document, options: Options) -> None:
-    ready = runs.planned(document, **options.planned)
-    folder, writer = Path(ready.plan.config.run.folder or "."), ready.plan.config.writer
+    ready = batch.planned(document, **options.planned)
+    folder, kept = Path(ready.plan.config.run.folder or "."), batch.Kept(ready)
     begin = time.monotonic()
     with ExitStack() as stack:
         told = stack.enter_context(speaking(voice))
@@ -134,20 +181,24 @@ def _run_one(voice: Voice, document: toml.Document, options: Options) -> None:
     with result:
         kinds = {saved.name: saved.spec.kind for saved in ready.plan.saved}  # not every format keeps it
         specs = {name: replace(volume.spec, kind=kinds[name]) for name, volume in result.items()}
-        place, counts = writer.path if writer else str(folder), batch.counts(ready, result)
+        counts, status = batch.counts(ready, result), kept.status()
+        place = _place(ready) if specs else ""
         if options.as_json:
             arrays = {name: _facts(spec, counts.get(name)) for name, spec in specs.items()}
             seconds = round(time.monotonic() - begin, 3)
-            printed = {"output": place, "folder": str(folder), "seconds": seconds, "arrays": arrays}
+            printed = {
+                "status": status, "output": place, "folder": str(folder), "seconds": seconds, "arrays": arrays
+            }  # fmt: skip
             typer.echo(json.dumps(printed, indent=2))
             return
         rows = [
             (name, described(spec), f"{counts[name]:,} objects" if name in counts else "")
             for name, spec in specs.items()
         ]
-    saved = table(rows, indent="  ") if rows else f"  nothing to save of what is done until {options.until!r}"
-    typer.echo(f"{place}\n{saved}")
-    typer.echo(f"record {folder / 'record.json'} · {spoken(time.monotonic() - begin)}")
+    saved = table(rows, indent="  ") if rows else ""
+    typer.echo(f"{place}\n{saved}" if rows else f"nothing to save of what is done until {options.until!r}")
+    took = "finished earlier; nothing to compute" if status == "kept" else spoken(time.monotonic() - begin)
+    typer.echo(f"record {folder / 'record.json'} · {took}")
 
 
 def _facts(spec: VolumeSpec, objects: int | None) -> dict[str, Any]:
@@ -189,10 +240,10 @@ def _run_many(voice: Voice, many: batch.Batch, options: Options) -> None:
 def _write_new(path: Path, text: str, option: str) -> None:
     """Write a text file; one that says the same already may stay, another is not overwritten."""
     try:
-        if path.exists() and path.read_text(encoding="utf-8") != text:
-            raise DataError(f"{str(path)!r} exists and says something else", where=option, hint="another path")
+        if path.exists() and path.read_bytes() != text.encode():
+            problem = f"{str(path)!r} exists and says something else"
+            raise DataError(problem, where=option, hint=f"{option} {path.with_name(f'{path.stem}_new.toml')}")
         path.write_text(text, encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
-        problem = f"{str(path)!r} cannot be written: {reason}"
+    except OSError as error:
+        problem = f"{str(path)!r} cannot be written: {error.strerror}"
         raise DataError(problem, where=option, hint="a path in a folder that exists") from error

@@ -31,7 +31,7 @@ def pipeline_schema(registry: Registry) -> Schema:
     step = {"name": name, "inputs": inputs, "storage": {"enum": ["float32", "float16", "uint8"]}}
     weights = {"type": "string", "description": "A name of `mitocore weights list`, or a file."}
     network = {**step, "weights": weights, "predict": predict}
-    place = {"type": "string", "description": "PATH[::KEY], or a pattern."}
+    place = {"type": "string", "description": "PATH[::KEY], a pattern, or a folder of volumes."}
     source = {
         "path": {"anyOf": [place, {"type": "array", "items": place, "minItems": 1}]},
         "kind": {"enum": list(Kind), "description": "What the input holds, where the file does not say: an image."},

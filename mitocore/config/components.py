@@ -1,6 +1,8 @@
 """Tables of a TOML file → components."""
 
-from collections.abc import Collection, Mapping
+import difflib
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,9 @@ def build(
     table = {kind: value} if isinstance(value, str) else value
     where = document.where(*keys)
     if not isinstance(table, Mapping) or not isinstance(table.get(kind), str):
-        raise ConfigError(f"this names no {kind}", where=where, hint=f'{kind} = "…"; see `mitocore plugins`')
+        raise ConfigError(
+            f"this names no {kind}", where=where, hint=f'{kind} = "…"; `mitocore describe {kind}` lists them'
+        )
     options = {key: option for key, option in table.items() if key != kind and key not in allow}
     try:
         entry = registry.find(kind, table[kind])
@@ -63,8 +67,8 @@ def configured(
     try:
         return found.model_validate(options)
     except ValidationError as error:
-        what = f"{entry.kind} {entry.name!r}"
-        raise together(translate(error, found, options, document, *keys, what=what)) from error
+        what, hint = f"{entry.kind} {entry.name!r}", f"mitocore describe {entry.kind} {entry.name}"
+        raise together(translate(error, found, options, document, *keys, what=what, hint=hint)) from error
 
 
 def resolved(path: str, folder: Path) -> str:
@@ -74,6 +78,49 @@ def resolved(path: str, folder: Path) -> str:
     'em/data/raw/'
     """
     return str(folder / path) + ("/" if path.endswith("/") else "")
+
+
+def check_exists(place: str, folder: Path = Path(), *, where: str = "") -> None:
+    """Refuse ``PATH[::KEY]`` of a file or folder that is not there; addresses and patterns pass.
+
+    Raises
+    ------
+    DataError
+        With the nearest name there is.
+    """
+    if _is_missing(place, folder):
+        raise DataError(f"{place.partition('::')[0]!r} does not exist", where=where, hint=_nearest(place, folder))
+
+
+@contextmanager
+def nearest_hinted(*places: str, folder: Path = Path()) -> Iterator[None]:
+    """Errors about files and folders that are not there get the nearest name there is as their hint."""
+    try:
+        yield
+    except DataError as error:
+        for place in (place for place in places if _is_missing(place, folder)):
+            for finding in (error, *error.others):
+                if isinstance(finding, DataError) and Path(place.partition("::")[0]).name in finding.problem:
+                    finding.hint = _nearest(place, folder)
+        raise
+
+
+def _is_missing(place: str, folder: Path) -> bool:
+    path = place.partition("::")[0]
+    return "://" not in path and not any(sign in path for sign in "*?[") and not (folder / path).exists()
+
+
+def _nearest(place: str, folder: Path) -> str:
+    """What to type instead of the path of something that is not there."""
+    stated = place.partition("::")[0]
+    path = folder / stated
+    part = path.with_name(path.name + ".part")
+    if part.exists():
+        return f"{part.name} is there: resume the run that writes it"
+    if not path.parent.is_dir():
+        return f"there is no folder {str(path.parent)!r} either"
+    close = difflib.get_close_matches(path.name, sorted(child.name for child in path.parent.iterdir()), 1)
+    return f"did you mean {str(Path(stated).with_name(close[0]))!r}?" if close else f"ls {path.parent}"
 
 
 def opened_by(
@@ -102,10 +149,8 @@ def opened_by(
     try:
         entry = registry.find(kind, named) if named else _suffixed(kind, full, registry)
     except PluginError as error:
-        if kind == "reader" and not Path(full).exists():
-            raise DataError(
-                f"there is no {path!r}", where=document.where(*keys, "path"), hint="check the path"
-            ) from error
+        if kind == "reader":
+            check_exists(path, base, where=document.where(*keys, "path"))
         error.where = document.where(*keys, "path")
         raise
     options["path"] = str(Path(full).absolute()) + ("/" if full.endswith("/") else "") if "://" not in full else full

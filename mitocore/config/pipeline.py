@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Non
 from mitocore import weights
 from mitocore.component import AtInference
 from mitocore.config.components import build, opened_by
+from mitocore.config.inputs import check_placeholders
 from mitocore.config.toml import Document, Key, near, parse, step_name
 from mitocore.errors import ConfigError, DataError, MitocoreError, PluginError, together
 from mitocore.geometry import Shape
@@ -220,11 +221,24 @@ def _input(table: dict[str, Any], registry: Registry, document: Document) -> tup
 def _output(table: dict[str, Any], registry: Registry, document: Document) -> tuple[Writer, tuple[str, ...]]:
     own = {key: table[key] for key in ("path", "save") if key in table}
     stated = parse(OutputTable, own, document, "output", what="the output")
+    check_placeholders(document)
     options = {key: value for key, value in table.items() if key not in ("path", "save", "writer")}
     writer, _ = opened_by(
         "writer", stated.path, registry, document, "output", options=options, named=table.get("writer")
     )
-    return _typed(writer, Writer), stated.save
+    writer = _typed(writer, Writer)
+    if writer.holds == "one" and _source(document) == Path(writer.path):
+        problem = f"{writer.path!r} is the input itself, which is not written over"
+        raise ConfigError(problem, where=document.where("output", "path"), hint="another path for the output")
+    return writer, stated.save
+
+
+def _source(document: Document) -> Path | None:
+    table = document.data.get("input")
+    path = table.get("path") if isinstance(table, dict) else None
+    if not isinstance(path, str) or "://" in path:
+        return None
+    return (document.folder_of("input", "path") / path.partition("::")[0]).absolute()
 
 
 def _typed(component: Any, kind: type[Any]) -> Any:

@@ -5,7 +5,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +31,8 @@ class Document:
     lines: Mapping[tuple[Key, ...], int] = field(default_factory=dict)
     overridden: frozenset[tuple[Key, ...]] = frozenset()
     """Keys stated on the command line; relative paths in them start from the current folder."""
+    flags: Mapping[tuple[Key, ...], str] = field(default_factory=dict)
+    """Arguments of a command that stand for keys, such as "--save"; a key of "--set" needs none."""
 
     @property
     def folder(self) -> Path:
@@ -43,7 +45,9 @@ class Document:
         return Path() if stated else self.folder
 
     def where(self, *keys: Key) -> str:
-        """File, line and table of a key, as in ``pipeline.toml:19 [[step]] 'mito'``."""
+        """File, line and table of a key, as in ``pipeline.toml:19 [[step]] 'mito'``, or the argument it comes from."""
+        if keys in self.flags:
+            return self.flags[keys]
         known = [keys[:n] for n in range(len(keys), 0, -1) if keys[:n] in self.lines]
         line = f":{self.lines[known[0]]}" if known else ""
         file = f"{self.path}{line}" if self.path else ""
@@ -155,7 +159,7 @@ def override(document: Document, overrides: Sequence[str]) -> Document:
             )
         target[path[-1]] = _value(value.strip())
         changed.add(path)
-    return Document(data, document.path, document.lines, frozenset(changed))
+    return replace(document, data=data, overridden=frozenset(changed))
 
 
 def _resolve(data: dict[str, Any], name: str) -> tuple[Key, ...]:
@@ -211,8 +215,17 @@ def near(word: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(words) or 'none'}"
 
 
-def parse(model: type[M], data: Any, document: Document, *keys: Key, what: str = "") -> M:
+SCHEMA = "mitocore describe --schema"
+"""Prints what every table may hold."""
+
+
+def parse(model: type[M], data: Any, document: Document, *keys: Key, what: str = "", hint: str = SCHEMA) -> M:
     """A pydantic model of a table; every error quotes file, line and key.
+
+    Parameters
+    ----------
+    hint
+        What tells the values that are allowed.
 
     Raises
     ------
@@ -222,32 +235,71 @@ def parse(model: type[M], data: Any, document: Document, *keys: Key, what: str =
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise together(translate(error, model, data, document, *keys, what=what)) from error
+        raise together(translate(error, model, data, document, *keys, what=what, hint=hint)) from error
 
 
 def translate(
-    error: ValidationError, model: type[BaseModel], data: Any, document: Document, *keys: Key, what: str = ""
+    error: ValidationError,
+    model: type[BaseModel],
+    data: Any,
+    document: Document,
+    *keys: Key,
+    what: str = "",
+    hint: str = SCHEMA,
 ) -> list[MitocoreError]:
     """The findings of pydantic about `data` as errors for people, in the order of their lines."""
     subject = what or document.where(*keys).rpartition(" ")[2] or "the file"
     findings: dict[tuple[Key, ...], MitocoreError] = {}
     for found in error.errors():
         place = _place(found, data)
+        if found["type"] == "missing" and isinstance(place[-1], int):  # one value of several in brackets
+            place = place[:-1]
         name = ".".join(map(str, place))
         where = document.where(*keys, *place)
         if found["type"] == "extra_forbidden":
             known = _fields(model, place[:-1])
             finding = ConfigError(f"{subject} has no option {name!r}", where=where, hint=near(str(place[-1]), known))
-        elif found["type"] == "missing":
-            finding = ConfigError(f"{subject} needs {name!r}", where=where, hint=f"{place[-1]} = …")
+        elif found["type"] == "missing" and not isinstance(found["input"], Sequence):
+            finding = ConfigError(f"{subject} needs {name!r}", where=where, hint=_MISSING.get(name, f"{place[-1]} = …"))
+        elif found["type"] in _LISTS and isinstance(found["input"], Mapping):
+            finding = ConfigError(f"[{name}] stands for one of several", where=where, hint=f"write [[{name}]]")
         else:
-            message = found["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-            message = message[:1].lower() + message[1:]
+            message = _in_words(found)
             value = "" if found["type"] == "value_error" and not name else f"{name} = {_short(found['input'])}: "
-            problem = f"{findings[place].problem}, or {message}" if place in findings else f"{value}{message}"
-            finding = ConfigError(problem, where=where, hint=f"`mitocore describe` lists the options of {subject}")
+            before = findings[place].problem if place in findings else ""
+            problem = f"{before}, or {message.removeprefix('this takes ')}" if before else f"{value}{message}"
+            finding = ConfigError(problem, where=where, hint=_MISSING.get(name, hint))
         findings[place] = finding
     return [findings[place] for place in sorted(findings, key=lambda place: document.lines.get((*keys, *place), 0))]
+
+
+_MISSING = {"mitocore": "mitocore = 1"}
+"""What to type where it is known to the letter."""
+_LISTS = ("list_type", "tuple_type")
+_WORDS = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(_LISTS, "a list in square brackets"),
+    **dict.fromkeys(("dict_type", "mapping_type", "model_type", "model_attributes_type"), "a table"),
+    "string_type": "text in quotes",
+    "literal_error": "{expected}",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "too_long": "{max_length} values, not {actual_length}",
+    "too_short": "at least {min_length} values, not {actual_length}",
+    "missing": "more values",
+}
+"""What a value may be, by the word of pydantic for what is wrong with it."""
+
+
+def _in_words(found: ErrorDetails) -> str:
+    if words := _WORDS.get(found["type"]):
+        return f"this takes {words.format(**found.get('ctx', {}))}"
+    message = found["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return message[:1].lower() + message[1:]
 
 
 def _place(found: ErrorDetails, data: Any) -> tuple[Key, ...]:

@@ -32,7 +32,11 @@ class Normalizer(Component):
 
     @abstractmethod
     def apply(self, values: NDArray[Any], stats: Stats) -> NDArray[np.float32]:
-        """(c, z, y, x) raw → the same shape, normalised. Non-finite voxels become the centre of the range."""
+        """(c, z, y, x) raw → the same shape, normalised. Non-finite voxels become the centre of the range.
+
+        `stats` are those of `fit`, read from JSON, and maybe others beside them: the engine adds "not_finite", the
+        number of such voxels, if there are any.
+        """
 
     def halo(self, voxel_size: VoxelSize | None) -> Shape:
         """Context `apply` needs if it is not voxel-wise."""

@@ -1,5 +1,6 @@
 """What creates the volumes of one file format."""
 
+import hashlib
 from abc import abstractmethod
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -60,3 +61,20 @@ class Writer(Component):
     @abstractmethod
     def open(self, name: str) -> WritableVolume:
         """Open the existing array `name` for reading and writing; what a worker process does."""
+
+    def stamp(self, name: str) -> str:
+        """What changes whenever the array `name` is written anew; "" if it is not there, or not finished.
+
+        By it a run knows whether an output is still the one it wrote. By default size and time of change of the file
+        at `path`, or of each entry of the folder. A writer whose array has its final name before it is finished, or
+        whose paths hold many, overrides this; a random token in the metadata, new with each `finish`, is best: it
+        goes along when the file is copied.
+        """
+        path = Path(self.path.replace("{name}", name))
+        try:
+            entries = sorted(path.iterdir()) if path.is_dir() else [path]
+            states = [(entry.name, entry.stat()) for entry in entries]
+        except OSError:
+            return ""
+        text = repr([(entry, state.st_size, state.st_mtime_ns) for entry, state in states])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

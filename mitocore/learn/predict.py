@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mitocore.blockwise.tiles import TileLattice
-from mitocore.durable import write_npy
+from mitocore.durable import read_npy, write_npy
 from mitocore.errors import ContractError
 from mitocore.geometry import Roi, as_shape
 from mitocore.learn.device import native_bf16
@@ -185,7 +185,7 @@ class _Seam:
     def load(self, layer: int) -> Tensor | None:
         if self.index == 0 or self.folder is None:
             return None
-        return torch.from_numpy(np.load(_seam(self.folder, self.index - 1, layer)))
+        return torch.from_numpy(read_npy(_seam(self.folder, self.index - 1, layer)))
 
 
 class _Strip:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from mitocore.geometry import Roi, as_shape
+from mitocore.geometry import Roi
 from mitocore.interfaces import LocalPostProcessor
 from mitocore.pipeline.planned import INPUT, PlannedStep
 
@@ -26,15 +26,10 @@ def of_steps(steps: Iterable[PlannedStep], whole: Roi, region: Roi) -> list[Plan
         if isinstance(step.component, LocalPostProcessor):
             reads = reads.grow(step.component.halo()).clip(bounds[step.name])
         for name in _above(step):
-            wanted[name] = _around(wanted[name], reads).clip(bounds[name])
+            wanted[name] = wanted[name].around(reads).clip(bounds[name])
     return [replace(step, region=wanted[step.name], bounds=bounds[step.name]) for step in ordered]
 
 
 def _above(step: PlannedStep) -> list[str]:
     """Names of the steps that a step reads from."""
     return [wire.source.partition(".")[0] for wire in step.wires.values() if wire.source != INPUT]
-
-
-def _around(one: Roi, other: Roi) -> Roi:
-    start = as_shape(min(a, b) for a, b in zip(one.start, other.start, strict=True))
-    return Roi(start, as_shape(max(a, b) for a, b in zip(one.stop, other.stop, strict=True)))

@@ -1,18 +1,23 @@
 """How a check says what it saw, and what it compares arrays with."""
 
+import gc
 import random
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import tracemalloc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mitocore.errors import DataError
+from mitocore.errors import ConfigError, DataError, MitocoreError
 
+T = TypeVar("T")
 Check = Callable[..., None]
 """Returns if the component keeps its promise."""
 
@@ -89,6 +94,29 @@ def refused(what: str, change: str, error: type[Exception] = DataError) -> Itera
         raise CheckFailed(f"{what} is accepted", change)
 
 
+@contextmanager
+def config_error_allowed(what: str) -> Iterator[None]:
+    """Fail the check if the body raises anything but a ConfigError of three lines at most."""
+    __tracebackhide__ = True
+    change = "choose what needs no voxel size, or raise mitocore.ConfigError that says which option needs it"
+    try:
+        yield
+    except ConfigError as error:
+        require(len(str(error).splitlines()) <= 3, f"{what} gives a long message: {error}", change)
+    except (
+        MitocoreError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        ArithmeticError,
+        LookupError,
+    ) as e:
+        raise CheckFailed(f"{what} raises {type(e).__name__}: {e}", change) from e
+
+
 class _TooLong(BaseException):
     """Passes through whatever a component catches."""
 
@@ -112,6 +140,40 @@ def limited(seconds: float, what: str, change: str) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def peak(call: Callable[[], object]) -> int:
+    """Bytes that a call takes at most, as far as Python and NumPy know of them."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@contextmanager
+def hasty_threads() -> Iterator[None]:
+    """Inside, threads take turns a thousand times as often as usual: those that disturb each other do so soon."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def together(calls: Sequence[Callable[[], T]]) -> list[T]:
+    """What calls give that begin at the same moment, each in a thread of its own."""
+    gate = threading.Barrier(len(calls))
+
+    def begun(call: Callable[[], T]) -> T:
+        gate.wait()
+        return call()
+
+    with hasty_threads(), ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(begun, calls))
 
 
 @contextmanager

@@ -1,13 +1,20 @@
-"""One other process that imports components, to see what that brings along and whether digests are the same there."""
+"""Other processes: one that imports components, to see what that brings along and whether digests are the same there;
+and those that write some voxels and die."""
 
 import atexit
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+from numpy.typing import NDArray
+
+from mitocore.geometry import Roi
+from mitocore.interfaces import Writer
+from mitocore.specs import VolumeSpec
 from mitocore.testing.checking import CheckFailed
 
 HEAVY = ("torch", "lightning", "monai", "tensorboard")
@@ -35,6 +42,38 @@ for line in sys.stdin:
     if loaded:
         break
 """
+
+
+_DYING = """
+import os, pickle, sys
+given = sys.stdin.buffer
+sys.path[:] = pickle.load(given)
+writer, name, spec, boxes = pickle.load(given)
+volume = writer.open(name) if spec is None else writer.create(name, spec)
+for box, values in boxes:
+    volume.write(box, values)
+os._exit(0)
+"""
+
+
+def written_by_the_dead(
+    writer: Writer, name: str, spec: VolumeSpec | None, boxes: Sequence[tuple[Roi, NDArray[Any]]]
+) -> None:
+    """Write boxes of an array in a process that then ends as a killed one does: nothing is closed or flushed.
+
+    `spec` None: the array exists, and is opened there.
+
+    Raises
+    ------
+    CheckFailed
+        If it cannot be written there.
+    """
+    given = pickle.dumps(sys.path) + pickle.dumps((writer, name, spec, boxes))
+    done = subprocess.run([sys.executable, "-c", _DYING], input=given, capture_output=True, check=False)  # noqa: S603 - ours
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        change = "let `create` and `open` work in any process, from the options alone"
+        raise CheckFailed(f"in a new process: {said[-1] if said else 'it died'}", change)
 
 
 def digest_elsewhere(module: str, name: str, options: str) -> str:

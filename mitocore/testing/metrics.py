@@ -13,7 +13,7 @@ from mitocore.blockwise.grid import BlockGrid
 from mitocore.geometry import Roi, VoxelSize
 from mitocore.interfaces import Block, Metric
 from mitocore.specs import ArraySpec, Kind
-from mitocore.testing.checking import Check, require, unmodified
+from mitocore.testing.checking import Check, CheckFailed, config_error_allowed, require, unmodified
 from mitocore.testing.examples import array_of
 from mitocore.testing.suite import ComponentTests
 
@@ -139,9 +139,37 @@ def check_ignored(metric: Metric) -> None:
     _require_same(other, one, "scores after another prediction where the truth says ignore", "leave such voxels out")
 
 
+def check_nothing(metric: Metric) -> None:
+    """Where neither prediction nor truth holds anything, in one block or in all, there are scores, or NaN."""
+    arrays = _example(metric)
+    part = {name: array.copy() for name, array in arrays.items()}
+    for array in part.values():
+        array[:, : _BLOCKS[1][0], :, :] = 0
+    for what, given in (
+        ("two blocks of which one is empty", part),
+        ("an empty volume", {name: np.zeros_like(array) for name, array in arrays.items()}),
+    ):
+        change = "let `partial` count nothing, and `total` give nan where it would divide by 0"
+        try:
+            found = _scores(metric, given, (_BLOCKS[1][0], *SHAPE[1:]))
+        except (ValueError, IndexError, KeyError, TypeError, ArithmeticError, RuntimeWarning) as error:
+            raise CheckFailed(f"{what}: {type(error).__name__}: {error}", change) from error
+        require(not any(map(np.isinf, found.values())), f"{what}: {found}", change)
+
+
+def check_unknown_voxel_size(metric: Metric) -> None:
+    """Where the voxel size is not known, there are scores, or a ConfigError that says what is missing."""
+    whole = Roi.whole(SHAPE)
+    with config_error_allowed("a volume of unknown voxel size"):
+        metric.halo(None)
+        metric.total(metric.partial(Block(whole, whole, _example(metric), whole)))
+
+
 CHECKS: tuple[Check, ...] = (
     check_scores,
     check_additive,
+    check_nothing,
+    check_unknown_voxel_size,
     check_pickles_partial,
     check_perfect,
     check_permuted_ids,

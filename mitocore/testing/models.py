@@ -58,6 +58,22 @@ def check_plan_is_light(model: Model) -> None:
     require(not heavy, f"window or heads import {', '.join(heavy)}", change)
 
 
+def check_repeats(model: Model) -> None:
+    """In evaluation, equal windows have equal logits, and stay as they are."""
+    import torch
+
+    network, images = _built(model).eval(), _images(model)
+    given = images.clone()
+    with torch.no_grad():
+        first, again = network(images), network(given.clone())
+    change = "write out = x - 1, not x -= 1: the window belongs to others too"
+    require(torch.equal(images, given), "forward changes the window it is given", change)
+    change = "use torch.nn.Dropout, which `eval` switches off, and keep nothing from one call to the next"
+    for name, logits in first.items():
+        seen = f"head {name!r} differs by {float((logits - again[name]).abs().max()):g} when a window is seen again"
+        require(torch.allclose(logits, again[name], rtol=1e-4, atol=1e-5), seen, change)
+
+
 def check_heads(model: Model) -> None:
     """Logits are as `heads` declares: names, channels, shapes, float32, in training and in evaluation."""
     network = _built(model)
@@ -106,7 +122,8 @@ def check_logits(model: Model) -> None:
         if head.activation != "none" and head.kind in (Kind.PROBABILITY, Kind.AFFINITY) and head.name in found:
             low, high = (float(end) for end in found[head.name].detach().aminmax())
             seen = f"all values of head {head.name!r} lie between {low:g} and {high:g}"
-            require(low < 0 or high > 1, seen, "leave sigmoid and softmax to the engine: return logits")
+            changes = low < high  # not so where the last layer begins with zeros
+            require(not changes or low < 0 or high > 1, seen, "leave sigmoid and softmax to the engine: return logits")
 
 
 def check_batch(model: Model) -> None:
@@ -207,7 +224,8 @@ def check_locality(model: Model) -> None:
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
     for name, logits in network(images).items():
         gradient = torch.autograd.grad(logits[..., 0].sum(), images, retain_graph=True)[0]
-        reach = int(gradient.abs().amax((0, 1, 2, 3)).nonzero().max())
+        seen_from = gradient.abs().amax((0, 1, 2, 3)).nonzero()
+        reach = int(seen_from.max()) if len(seen_from) else 0  # nothing, where the last layer begins with zeros
         seen = f"a voxel of head {name!r} depends on voxels {reach} away, in a window of {long}"
         change = (
             "use batch norm instead of instance or group norm, no attention over the window; or say in the tests "
@@ -218,6 +236,7 @@ def check_locality(model: Model) -> None:
 
 CHECKS: tuple[Check, ...] = (
     check_plan_is_light,
+    check_repeats,
     check_heads,
     check_windows,
     check_logits,

@@ -23,6 +23,7 @@ from mitocore.blockwise.workspace import Table, Workspace
 from mitocore.errors import WiringError
 from mitocore.geometry import Roi, Shape, VoxelSize, as_shape
 from mitocore.interfaces import (
+    Block,
     LocalPostProcessor,
     ObjectwisePostProcessor,
     PostProcessor,
@@ -179,6 +180,17 @@ def grid_of(component: PostProcessor, example: Example, block: Shape) -> BlockGr
         return BlockGrid(example.region, tiles.tile)
     wanted = as_shape(min(b, n) for b, n in zip(block, example.volume.shape, strict=True))
     return BlockGrid(example.region, component.block_shape(example.volume, wanted))
+
+
+def blocks_of(component: PostProcessor, example: Example, shape: Shape) -> list[Block]:
+    """What a step is given, block by block, in its first pass."""
+    grid, halo, blocks = grid_of(component, example, shape), component.halo(), []
+    for number in range(len(grid)):
+        write = grid.box(number)
+        read = write.grow(halo).clip(grid.region)
+        arrays = {name: np.ascontiguousarray(array[(..., *read.slices)]) for name, array in example.arrays.items()}
+        blocks.append(Block(write, read, arrays, grid.region, example.voxel_size))
+    return blocks
 
 
 @dataclass

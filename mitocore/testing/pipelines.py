@@ -1,6 +1,6 @@
 """What a pipeline promises: it can be checked without data, runs on synthetic tissue, and resumes."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from mitocore import runs
 from mitocore.config import toml
 from mitocore.geometry import Shape, VoxelSize
-from mitocore.testing.checking import Check, CheckFailed, require, require_equal
+from mitocore.testing.checking import Check, require, require_equal
+from mitocore.testing.suite import ConformanceTests
 
 _ARRAYS = {"mask": "boundary", "semantic": "semantic", "instance": "instances"}
 """Of the synthetic tissue, by the kind of input that a pipeline asks for; all else is given the image."""
@@ -96,7 +97,7 @@ def _require_same(found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDAr
 CHECKS: tuple[Check, ...] = (check_plan, check_runs, check_workers, check_resumes)
 
 
-class PipelineTests:
+class PipelineTests(ConformanceTests):
     """Tests of a pipeline. Set `pipeline`, and what tissue it is for; the weights that it names must be there.
 
     ```python
@@ -111,26 +112,9 @@ class PipelineTests:
     """Voxels (z, y, x) of the synthetic tissue."""
     voxel_size: ClassVar[VoxelSize] = VoxelSize(16.0, 16.0, 16.0)
     """Of the synthetic tissue: about that of the weights."""
-    expected_failures: ClassVar[Mapping[str, str]] = {}
-    """Reason by name of each check that this pipeline cannot pass. Such a check *must* fail."""
+    checks: ClassVar[tuple[Check, ...]] = CHECKS
 
-    def pytest_generate_tests(self, metafunc: Any) -> None:
-        """One test per check; pytest calls this while it collects."""
-        if "check" in metafunc.fixturenames:
-            metafunc.parametrize("check", list(self._cases()))
-
-    def _cases(self) -> Iterator[Any]:
-        import pytest
-
-        for check in CHECKS:
-            reason = self.expected_failures.get(check.__name__)
-            marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason is not None else []
-            yield pytest.param(check, id=check.__name__, marks=marks)
-
-    def test_conforms(self, check: Check, tmp_path: Path) -> None:
-        """The pipeline keeps a promise."""
-        __tracebackhide__ = True
-        try:
-            check(SmallRun(Path(self.pipeline), tmp_path, self.shape, self.voxel_size))
-        except CheckFailed as failed:
-            raise CheckFailed(f"{check.__name__}: {failed.seen}", failed.change) from failed.__cause__
+    def conform(self, check: Check, subject: Any, folder: Path) -> None:
+        """Run it in a folder of its own."""
+        del subject
+        check(SmallRun(Path(self.pipeline), folder, self.shape, self.voxel_size))

@@ -1,17 +1,17 @@
 """What post-processors promise: blocks, order, workers and kills never show in a result."""
 
 import atexit
-import tracemalloc
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mitocore.blockwise.executor import Executor, InProcess, Processes, Threads
+from mitocore.blockwise.executor import InProcess, Processes, Threads
 from mitocore.blockwise.lock import RunLock
 from mitocore.blockwise.workspace import Workspace
 from mitocore.errors import ConfigError, ContractError
@@ -29,10 +29,15 @@ from mitocore.stitch import LINK, merged
 from mitocore.testing.checking import (
     Check,
     CheckFailed,
+    config_error_allowed,
+    hasty_threads,
+    peak,
     require,
     require_equal,
+    together,
     undisturbed,
 )
+from mitocore.testing.every_component import importable
 from mitocore.testing.one_step import (
     EDGES,
     SHAPE,
@@ -40,6 +45,7 @@ from mitocore.testing.one_step import (
     Killed,
     MakeArrays,
     OneStep,
+    blocks_of,
     example_of,
     results,
     run_folder,
@@ -51,6 +57,8 @@ BLOCKS: tuple[Shape, ...] = ((6, 10, 12), (5, 20, 7), (4, 9, 24))
 """Beside one block of the whole volume: even, ragged and odd ones."""
 _TILES = Lattice((6, 10, 12), (2, 3, 3))
 _KILLS = 12
+_QUARTERS: Shape = (24, 40, 36)  # of the enlarged example
+_RACES = 3
 _HALVES: Shape = (6, 20, 24)  # a run for every commit, twice: few blocks
 _SLACK = 2**17  # bytes: what Python itself takes
 
@@ -158,21 +166,45 @@ def _blocks_show(component: PostProcessor) -> str:
 
 
 def check_workers(component: PostProcessor, inputs: Inputs = _RANDOM) -> None:
-    """Threads and processes give what the calling thread gives."""
+    """Threads and processes give what the calling thread gives, also if several begin at the same moment."""
     example = inputs.example(component)
-    executors: dict[str, Executor] = {"four threads": Threads(4)}
-    if "<locals>" not in type(component).__qualname__ and type(component).__module__ != "__main__":
-        executors["two processes"] = _processes()
-    try:
-        for what, one in variants(component):
-            expected = results(one, example, BLOCKS[0])
-            for name, executor in executors.items():
-                found = results(one, example, BLOCKS[0], executor=executor)
-                for array in expected:
-                    change = "keep no state in the component, its class or its module; guard libraries with a lock"
-                    require_equal(found[array], expected[array], f"{array!r}{what} by {name}", change)
-    finally:
-        executors["four threads"].close()
+    change = "keep no state in the component, its class or its module; guard libraries with a lock"
+    for what, one in variants(component):
+        _require_undisturbed(one, _enlarged(example), change)
+        expected = results(one, example, BLOCKS[0])
+        with closing(Threads(4)) as threads, hasty_threads():
+            found = results(one, example, BLOCKS[0], executor=threads)
+        for name, values in expected.items():
+            require_equal(found[name], values, f"{name!r}{what} by four threads", change)
+    importable(type(component))
+    for what, one in variants(component):
+        expected = results(one, example, BLOCKS[0])
+        found = results(one, example, BLOCKS[0], executor=_processes())
+        for name, values in expected.items():
+            require_equal(found[name], values, f"{name!r}{what} by two processes", change)
+
+
+def _require_undisturbed(component: PostProcessor, example: Example, change: str) -> None:
+    """Blocks that are computed at the same moment, several times over, are as they are one after the other."""
+    step = component.in_voxels(example.voxel_size)
+    calls = [partial(_computed, step, block) for block in blocks_of(step, example, _QUARTERS)[:4]]
+    expected = [call() for call in calls]
+    for _ in range(_RACES if len(calls) > 1 else 0):
+        for number, found in enumerate(together(calls)):
+            for name, values in expected[number].items():
+                require_equal(found[name], values, f"{name} of block {number}, four at the same moment,", change)
+
+
+def _computed(step: PostProcessor, block: Block) -> Mapping[str, NDArray[Any]]:
+    """What the first pass of a step computes for a block."""
+    if isinstance(step, LocalPostProcessor):
+        return step.process(block)
+    if isinstance(step, StitchedPostProcessor):
+        return {"labels": step.label(block)[0]}
+    if isinstance(step, ObjectwisePostProcessor):
+        mask = step.mask(block)
+        return {"mask": mask, **step.process(block, mask)}
+    return {}
 
 
 @cache
@@ -235,7 +267,8 @@ def _early(component: PostProcessor, example: Example) -> dict[str, NDArray[Any]
         found: dict[str, NDArray[Any]] = {}
         for file in sorted((folder / "scratch").rglob("*.npy")):
             if not file.parent.name.startswith("out."):
-                found[f"{file.parent.name}/{file.name}"] = np.load(file)
+                blank = not file.stat().st_size  # a block of zeros
+                found[f"{file.parent.name}/{file.name}"] = np.zeros(0) if blank else np.load(file)
         with RunLock(folder) as lock:
             workspace = Workspace(folder, InProcess(), lock)
             for file in sorted((folder / "state").glob("*.journal")):
@@ -340,6 +373,34 @@ def check_no_state(component: PostProcessor, inputs: Inputs = _RANDOM) -> None:
     for name, values in first.items():
         require_equal(again[name], values, f"{name!r} of the same volume after another one", change)
         require_equal(fresh[name], values, f"{name!r} of an equal component", change)
+    importable(type(component))
+    with closing(Processes(1)) as process:
+        elsewhere = process.submit(partial(_last, component, (other, example)), None).result()
+    for name, values in first.items():
+        require_equal(elsewhere[name], values, f"{name!r} of a new process that met another volume first", change)
+
+
+def _last(component: PostProcessor, examples: Sequence[Example], _item: None) -> dict[str, NDArray[Any]]:
+    """What a process gives for the last of several volumes."""
+    return [results(component, example, BLOCKS[0]) for example in examples][-1]
+
+
+def check_unknown_voxel_size(component: PostProcessor, inputs: Inputs = _RANDOM) -> None:
+    """Where the voxel size is not known, there is a result, or a ConfigError that says what is missing."""
+    with config_error_allowed("a volume of unknown voxel size"):
+        results(component, replace(inputs.example(component), voxel_size=None), BLOCKS[0])
+
+
+def check_columns(component: PostProcessor, inputs: Inputs = _RANDOM) -> None:
+    """Columns that are summed are integers: sums of floats depend on the order of blocks in their last bits."""
+    if not isinstance(component, StitchedPostProcessor) or type(component).resolve is not StitchedPostProcessor.resolve:
+        return
+    columns = component.in_voxels(inputs.voxel_size).columns()
+    inexact = [name for name, dtype in columns if np.dtype(dtype).kind not in "iub"]
+    change = (
+        "sum integers, such as np.rint(value * 2**20) as i8; or override `resolve`, and sum in an order of your own"
+    )
+    require(not inexact, f"columns that are summed, and not integers: {', '.join(inexact)}", change)
 
 
 def check_memory(component: PostProcessor, inputs: Inputs = _RANDOM) -> None:
@@ -354,22 +415,19 @@ def check_memory(component: PostProcessor, inputs: Inputs = _RANDOM) -> None:
         return step.process(whole, inside) if isinstance(step, ObjectwisePostProcessor) else step.process(whole)
 
     process()  # what is imported or kept at the first call does not count
-    tracemalloc.start()
-    try:
-        process()
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    taken = peak(process)
     voxels = whole.read.voxels
     if isinstance(step, ObjectwisePostProcessor):
-        said, change = step.bytes_per_voxel * voxels, f"bytes_per_voxel = {-(-peak // voxels)} or more"
+        said, change = step.bytes_per_voxel * voxels, f"bytes_per_voxel = {-(-taken // voxels)} or more"
     else:
         given = sum(array.nbytes for array in example.arrays.values())
         said, change = (
             step.memory(example.volume) - given,
-            f"let `memory` give {peak + given} or more for {whole.read.shape}",
+            f"let `memory` give {taken + given} or more for {whole.read.shape}",
         )
-    require(peak <= said + _SLACK, f"process takes {peak:,} bytes for {voxels:,} voxels, {said:,} are declared", change)
+    require(
+        taken <= said + _SLACK, f"process takes {taken:,} bytes for {voxels:,} voxels, {said:,} are declared", change
+    )
 
 
 def _enlarged(example: Example) -> Example:
@@ -395,6 +453,8 @@ CHECKS: tuple[Check, ...] = (
     check_halo,
     check_inputs,
     check_no_state,
+    check_unknown_voxel_size,
+    check_columns,
     check_memory,
 )
 

@@ -3,23 +3,25 @@
 import os
 import shutil
 import tempfile
-import tracemalloc
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mitocore.errors import DataError
 from mitocore.geometry import Roi, VoxelSize, as_shape
 from mitocore.interfaces import Reader
-from mitocore.testing.checking import Check, NotChecked, refused, require, require_equal
+from mitocore.testing.checking import Check, NotChecked, peak, refused, require, require_equal, together
 from mitocore.testing.suite import ComponentTests
 
 SHAPE = (5, 23, 31)
 EDGES = VoxelSize(40.0, 4.6, 8.25)
+_LARGE = (64, 256, 256)
+_RACES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,23 @@ class Files:
         )
 
 
+def _accepted(reader: Reader, files: Files) -> list[str]:
+    """The dtypes of `files` that the reader does not refuse; it may refuse all but one."""
+    found, said = [], ""
+    for dtype in files.dtypes:
+        try:
+            files.made(reader, files.image(dtype)).open().close()
+        except DataError as error:
+            said = str(error)
+        else:
+            found.append(dtype)
+    require(found, f"files of {', '.join(files.dtypes)} are refused: {said}", "read at least one of these")
+    return found
+
+
 def check_boxes(reader: Reader, files: Files) -> None:
     """Every box equals slicing the array: of one voxel, odd ones, at the faces, the whole."""
-    array = files.image(files.dtypes[-1])
+    array = files.image(_accepted(reader, files)[-1])
     rng, change = np.random.default_rng(3), "return (c, z, y, x) over `roi` alone, in the dtype of `spec`"
     boxes = [Roi.whole(SHAPE), Roi((0, 0, 0), (1, 1, 1)), Roi((4, 22, 30), SHAPE)]
     for _ in range(40):
@@ -68,7 +84,7 @@ def check_boxes(reader: Reader, files: Files) -> None:
 
 def check_dtypes(reader: Reader, files: Files) -> None:
     """The header says the dtype, in the byte order of this machine, and voxels have it."""
-    for dtype in files.dtypes:
+    for dtype in _accepted(reader, files):
         array = files.image(dtype)
         with files.made(reader, array).open() as volume:
             require(volume.spec.dtype == dtype, f"dtype {volume.spec.dtype!r} of {dtype}", "name the dtype of the file")
@@ -81,15 +97,46 @@ def check_header_first(reader: Reader, files: Files) -> None:
     """`open` reads the header, not the voxels: planning a run over a large volume takes no time and no memory."""
     with files.made(reader, files.image()).open():
         pass  # else what is imported at the first call would count
-    large = files.made(reader, files.image("uint8", (64, 256, 256)))
-    tracemalloc.start()
-    try:
-        large.open().close()
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    seen = f"opening a file of 4 MiB took {peak / 2**20:.1f} MiB"
-    require(peak < 2**20, seen, "read shape, dtype and voxel size in `open`, voxels in `read`")
+    large = files.made(reader, files.image(shape=_LARGE))
+    taken = peak(lambda: large.open().close())
+    seen = f"opening a file of {np.prod(_LARGE) / 2**20:.0f} MiB took {taken / 2**20:.1f} MiB"
+    require(taken < 2**20, seen, "read shape, dtype and voxel size in `open`, voxels in `read`")
+
+
+def check_memory(reader: Reader, files: Files) -> None:
+    """A small box of a large file takes little memory: runs read volumes that are larger than it."""
+    box = Roi((40, 100, 100), (41, 108, 108))
+    with files.made(reader, files.image()).open() as volume:
+        volume.read(Roi((0, 0, 0), (1, 8, 8)))  # else what is imported at the first call would count
+    with files.made(reader, files.image(shape=_LARGE)).open() as volume:
+        taken = peak(lambda: volume.read(box))
+    whole = int(np.prod(_LARGE)) * np.dtype(files.dtypes[0]).itemsize
+    seen = f"a box of 64 voxels took {taken / 2**20:.1f} MiB of a file of {whole / 2**20:.0f} MiB"
+    require(taken < whole / 2, seen, "read the chunks or planes of `roi` alone, or map the file")
+
+
+def check_own_voxels(reader: Reader, files: Files) -> None:
+    """Who reads may write into what is returned: the next read gives the voxels of the file."""
+    array, box = files.image(), Roi((1, 2, 3), (4, 20, 25))
+    with files.made(reader, array).open() as volume:
+        found = volume.read(box)
+        seen = "a second read after writing into the array of the first"
+        change = "return a new array, not a view of what is kept, nor one that is read-only"
+        require(found.flags.writeable, "the array that is returned is read-only", change)
+        found[...] = 0
+        require_equal(volume.read(box)[0], array[box.slices], seen, change)
+
+
+def check_shapes(reader: Reader, files: Files) -> None:
+    """No shape is guessed at: a few sections are no channels, and cubes and square planes keep their axes."""
+    change = "take the order of axes from the header, or from the format, never from the lengths of axes"
+    for shape in ((3, 20, 20), (4, 4, 4)):
+        array = files.image(shape=shape)
+        with files.made(reader, array).open() as volume:
+            spec = volume.spec
+            seen = f"a file of {shape} voxels is read as {spec.shape} with {len(spec.channels)} channels"
+            require((spec.shape, len(spec.channels)) == (shape, 1), seen, change)
+            require_equal(volume.read(Roi.whole(shape))[0], array, f"voxels of a file of {shape}", change)
 
 
 def check_planar(reader: Reader, files: Files) -> None:
@@ -162,12 +209,16 @@ def check_foreign_file(reader: Reader, files: Files) -> None:
 
 
 def check_threads(reader: Reader, files: Files) -> None:
-    """Eight threads read what one reads."""
-    array = files.image()
-    boxes = [Roi((z, y, x), (z + 1, y + 11, x + 15)) for z in range(5) for y in (0, 11) for x in (0, 15)] * 2
-    with files.made(reader, array).open() as volume, ThreadPoolExecutor(8) as pool:
-        for box, values in zip(boxes, pool.map(volume.read, boxes), strict=True):
-            require_equal(values[0], array[box.slices], f"{box} read by threads", "guard what is shared with a lock")
+    """Eight threads that begin at the same moment read what one reads."""
+    array = files.image(shape=(16, 96, 80))
+    boxes = [
+        Roi((2 * n, 10 * (n % 3), 5 * (n % 4)), (2 * n + 2, 64 + 10 * (n % 3), 60 + 5 * (n % 4))) for n in range(8)
+    ]
+    with files.made(reader, array).open() as volume:
+        for _ in range(_RACES):
+            for box, values in zip(boxes, together([partial(volume.read, box) for box in boxes]), strict=True):
+                change = "guard what is shared with a lock"
+                require_equal(values[0], array[box.slices], f"{box} read by threads", change)
 
 
 def check_close_twice(reader: Reader, files: Files) -> None:
@@ -204,6 +255,9 @@ CHECKS: tuple[Check, ...] = (
     check_boxes,
     check_dtypes,
     check_header_first,
+    check_memory,
+    check_own_voxels,
+    check_shapes,
     check_planar,
     check_voxel_size,
     check_unknown_voxel_size,

@@ -21,6 +21,7 @@ SECONDS = 10.0
 """How long a sampler may take here at most; what takes longer never ends."""
 _ENDLESS = "bound every loop, and raise mitocore.DataError in `index` if no crop can be drawn"
 _DRAWS = 60
+_MANY = 500
 
 
 def _volume(array: NDArray[Any], kind: Kind, chunks: Shape | None) -> MemoryVolume:
@@ -124,6 +125,24 @@ def check_weights(sampler: Sampler) -> None:
     require(0 not in drawn, "a volume of weight 0 is drawn", "multiply the chance of a volume by its `weight`")
 
 
+def check_proportions(sampler: Sampler) -> None:
+    """A volume of eight times the weight is drawn far more often; a sampler that draws nothing at random is excused."""
+    first, second = labelled()
+    with limited(SECONDS, "drawing crops", _ENDLESS):
+        odds = []
+        for weight in (1.0, 8.0):
+            index = sampler.index([replace(first, weight=weight), replace(second, weight=1.0)], CROP)
+            drawn = [sampler.draw(index, CROP, n, np.random.default_rng(n)) for n in range(_MANY)]
+            if drawn[:_DRAWS] == [
+                sampler.draw(index, CROP, n, np.random.default_rng(_MANY + n)) for n in range(_DRAWS)
+            ]:
+                return
+            count = sum(crop.volume == 0 for crop in drawn)
+            odds.append((count + 1) / (_MANY - count + 1))
+    seen = f"with eight times the weight, a volume is drawn {odds[1] / odds[0]:.1f} times as often as the other"
+    require(odds[1] > 3 * odds[0], seen, "multiply the chance of a volume by its `weight`")
+
+
 CHECKS: tuple[Check, ...] = (
     check_crops,
     check_regions,
@@ -132,6 +151,7 @@ CHECKS: tuple[Check, ...] = (
     check_index,
     check_nothing_to_draw,
     check_weights,
+    check_proportions,
 )
 
 

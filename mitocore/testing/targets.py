@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 from mitocore.geometry import VoxelSize, as_shape
 from mitocore.interfaces import Target
 from mitocore.specs import Kind
-from mitocore.testing.checking import Check, CheckFailed, NotChecked, require, require_equal, undisturbed, unmodified
+from mitocore.testing.checking import (
+    Check,
+    CheckFailed,
+    NotChecked,
+    config_error_allowed,
+    require,
+    require_equal,
+    undisturbed,
+    unmodified,
+)
 from mitocore.testing.examples import instances
 from mitocore.testing.suite import ComponentTests
 
@@ -106,7 +115,44 @@ def check_halo(target: Target) -> None:
         require_equal(found, expected[(slice(None), *whole)], f"a crop at {start} with halo {halo}", change)
 
 
-CHECKS: tuple[Check, ...] = (check_result, check_needs, check_relabelling, check_halo)
+def check_ignored(target: Target) -> None:
+    """Voxels to ignore, the maximum of the labels' dtype, are no object."""
+    labels = labels_of(target)
+    box = (slice(4, 8), slice(5, 12), slice(6, 14))
+    change = "compare labels with np.iinfo(dtype).max first: these voxels are neither object nor background"
+
+    def encoded(values: Mapping[str, int]) -> NDArray[Any]:
+        filled = {name: array.copy() for name, array in labels.items()}
+        for name, value in values.items():
+            filled[name][box] = value
+        return target.encode(filled, EDGES)
+
+    kinds = {name: array.dtype for name, array in labels.items() if array.dtype.kind == "u"}
+    if not kinds:
+        return
+    found = encoded({name: np.iinfo(dtype).max for name, dtype in kinds.items()})
+    if np.array_equal(found, encoded(dict.fromkeys(kinds, 0))):
+        return
+    for number in (1, 2):  # classes, or objects that lie elsewhere too
+        like = encoded({name: number if dtype == np.uint16 else 10_000 + number for name, dtype in kinds.items()})
+        require(not np.array_equal(found, like), "voxels to ignore are encoded as an object is", change)
+
+
+def check_unknown_voxel_size(target: Target) -> None:
+    """Where the voxel size is not known, there is a result, or a ConfigError that says what is missing."""
+    with config_error_allowed("labels of unknown voxel size"):
+        target.halo(None)
+        target.encode(labels_of(target), None)
+
+
+CHECKS: tuple[Check, ...] = (
+    check_result,
+    check_needs,
+    check_relabelling,
+    check_halo,
+    check_ignored,
+    check_unknown_voxel_size,
+)
 
 
 class TargetTests(ComponentTests):

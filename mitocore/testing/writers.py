@@ -15,7 +15,9 @@ from mitocore.errors import DataError
 from mitocore.geometry import Roi, VoxelSize, as_shape
 from mitocore.interfaces import WritableVolume, Writer
 from mitocore.specs import Kind, VolumeSpec
-from mitocore.testing.checking import Check, NotChecked, refused, require, require_equal
+from mitocore.testing.checking import Check, NotChecked, hasty_threads, refused, require, require_equal
+from mitocore.testing.elsewhere import written_by_the_dead
+from mitocore.testing.every_component import importable
 from mitocore.testing.readers import EDGES
 from mitocore.testing.suite import ComponentTests
 
@@ -74,9 +76,13 @@ def _boxes(writer: Writer, volume: WritableVolume) -> list[Roi]:
     return [boxes[place] for place in order]
 
 
+def _cut(array: NDArray[Any], boxes: Sequence[Roi]) -> list[tuple[Roi, NDArray[Any]]]:
+    return [(box, array[(slice(None), *box.slices)]) for box in boxes]
+
+
 def _fill(volume: WritableVolume, array: NDArray[Any], boxes: Sequence[Roi]) -> None:
-    for box in boxes:
-        volume.write(box, array[(slice(None), *box.slices)])
+    for box, values in _cut(array, boxes):
+        volume.write(box, values)
 
 
 def _written(writer: Writer, array: NDArray[Any], spec: VolumeSpec, name: str = NAME) -> None:
@@ -100,19 +106,24 @@ def check_boxes(writer: Writer, results: Results) -> None:
 
 
 def check_concurrency(writer: Writer, results: Results) -> None:
-    """Boxes that share no chunk may be written at the same time, as `sharing` declares."""
+    """Boxes that share no chunk may be written at the same time, as `sharing` declares.
+
+    Of processes, each opens the array, and may end without closing it.
+    """
     if writer.order != "any" or writer.sharing == "one":
         return
+    importable(type(writer))
     writer, dtype = results.fresh(writer), _dtype(writer)
-    array, change = _image(dtype), 'write `roi` alone, or declare sharing = "one"'
+    array, change = _image(dtype), 'write `roi` alone, before `write` returns, or declare sharing = "one"'
     with writer.create(NAME, results.spec(dtype)) as volume:
         boxes = _boxes(writer, volume)
-        others = [writer.open(NAME) for _ in range(3)] if writer.sharing == "processes" else []
+        others = [writer.open(NAME) for _ in range(2)] if writer.sharing == "processes" else []
         handles = [volume, *others]
-        with ThreadPoolExecutor(4) as pool:
-            jobs = [
-                pool.submit(_fill, handles[number % len(handles)], array, [box]) for number, box in enumerate(boxes)
-            ]
+        with hasty_threads(), ThreadPoolExecutor(4) as pool:
+            elsewhere = boxes[::2] if others else []
+            jobs = [pool.submit(written_by_the_dead, writer, NAME, None, _cut(array, elsewhere))] if others else []
+            here = [box for box in boxes if box not in elsewhere]
+            jobs += [pool.submit(_fill, handles[n % len(handles)], array, [box]) for n, box in enumerate(here)]
         for job in jobs:
             job.result()
         for other in others:
@@ -222,14 +233,15 @@ def check_existing(writer: Writer, results: Results) -> None:
 def check_resume(writer: Writer, results: Results) -> None:
     """An array that a killed run left half written is gone on with; `finish` may be called again."""
     writer, dtype = results.fresh(writer), _dtype(writer)
-    array, change = _image(dtype), "with `resume`, open what is there and keep its voxels"
-    with writer.create(NAME, results.spec(dtype)) as volume:
-        _fill(volume, array, _boxes(writer, volume)[:2])
-    with writer.create(NAME, results.spec(dtype), resume=True) as volume:
+    array, change = _image(dtype), "let `write` reach the file before it returns; with `resume`, open what is there"
+    importable(type(writer))
+    with results.fresh(writer).create(NAME, results.spec(dtype)) as volume:
         boxes = _boxes(writer, volume)
-        first = boxes[0]
-        require_equal(volume.read(first), array[(slice(None), *first.slices)], "the box of the killed run", change)
-        _fill(volume, array, boxes[1:])
+    written_by_the_dead(writer, NAME, results.spec(dtype), _cut(array, boxes[:2]))
+    with writer.create(NAME, results.spec(dtype), resume=True) as volume:
+        for box, values in _cut(array, boxes[:2]):
+            require_equal(volume.read(box), values, f"voxels of {box}, which a killed run wrote", change)
+        _fill(volume, array, boxes[2:])
         volume.finish()
         volume.finish()
     require_equal(results.array(writer), array, "the resumed array", change)

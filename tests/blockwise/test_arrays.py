@@ -1,3 +1,4 @@
+import io
 import os
 
 import numpy as np
@@ -6,7 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mitocore import ArraySpec, ContractError, DataError, Kind, ResourceError, Roi, Volume, VolumeSpec, WritableVolume
+from mitocore import (
+    ArraySpec,
+    ContractError,
+    DataError,
+    Kind,
+    ResourceError,
+    Roi,
+    RunError,
+    Volume,
+    VolumeSpec,
+    WritableVolume,
+)
 from mitocore.blockwise.arrays import (
     BlockFiles,
     Computed,
@@ -107,15 +119,66 @@ def test_any_box_of_a_scratch_array_reads_as_the_array_in_memory(tmp_path_factor
         np.testing.assert_array_equal(read, values[(..., *box.slices)])
 
 
-def test_a_block_of_zeros_has_no_file_even_if_an_earlier_attempt_left_one(tmp_path):
+def test_the_file_of_a_block_of_zeros_is_empty_even_if_an_earlier_attempt_left_values(tmp_path):
     grid = BlockGrid(Roi.whole((2, 2, 2)), (2, 2, 2))
     files = BlockFiles(tmp_path, grid, 1, "float16")
     files.write(0, grid.box(0), np.full((1, 2, 2, 2), -1, np.float16))
-    assert [path.name for path in tmp_path.iterdir()] == ["0.npy"]
+    assert (tmp_path / "0.npy").stat().st_size > 0
     files.write(0, grid.box(0), np.zeros((1, 2, 2, 2), np.float16))
-    assert list(tmp_path.iterdir()) == []
+    assert [(path.name, path.stat().st_size) for path in tmp_path.iterdir()] == [("0.npy", 0)]
     assert not files.read(grid.box(0)).any()
     assert not files.load(0).any()
+
+
+def three_blocks(folder):
+    """The middle one holds only 0."""
+    grid = BlockGrid(Roi.whole((1, 1, 6)), (1, 1, 2))
+    files = BlockFiles(folder / "net.foreground.ab", grid, 1, "uint32")
+    files.folder.mkdir()
+    for number, values in enumerate([[3, 4], [0, 0], [5, 6]]):
+        files.write(number, grid.box(number), np.array([[[values]]], np.uint32))
+    return files
+
+
+@pytest.mark.parametrize("block", [0, 1, 2])
+def test_a_block_whose_file_is_gone_is_missing_and_not_background(tmp_path, block):
+    files = three_blocks(tmp_path)
+    (files.folder / f"{block}.npy").unlink()
+    for read in (lambda: files.load(block), lambda: files.read(Roi((0, 0, 2 * block), (1, 1, 2 * block + 1)))):
+        with pytest.raises(RunError) as caught:
+            read()
+        assert caught.value.problem == f"block {block} of scratch 'net.foreground.ab' is missing"
+        assert (caught.value.where, caught.value.hint) == (str(files.folder), "--fresh computes it again")
+    with pytest.raises(RunError, match=f"block {block} of scratch"):
+        files.read(files.grid.region)
+    other = (block + 1) % 3
+    assert files.read(files.grid.box(other)).ravel().tolist() == [[3, 4], [0, 0], [5, 6]][other]
+
+
+def npy(values):
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        npy(np.ones((1, 1, 1, 2), np.uint8))[:-1],
+        npy(np.ones((1, 1, 1, 2), np.uint8))[:40],
+        b"\0" * 130,
+        npy(np.ones((1, 1, 1, 1), np.uint8)),
+        npy(np.ones((1, 1, 1, 2), np.float32)),
+    ],
+    ids=["cut", "half a header", "garbage", "another shape", "another dtype"],
+)
+def test_a_block_whose_file_is_damaged_is_named_however_it_is_read(tmp_path, content):
+    files = three_blocks(tmp_path)
+    (files.folder / "2.npy").write_bytes(content)
+    for read in (lambda: files.load(2), lambda: files.read(files.grid.region)):
+        with pytest.raises(RunError, match=r"'2\.npy' is damaged") as caught:
+            read()
+        assert caught.value.where == str(files.folder / "2.npy")
 
 
 def test_ids_are_stored_in_the_fewest_bytes_that_hold_those_of_the_block(tmp_path):

@@ -55,6 +55,23 @@ def test_a_block_that_always_fails_is_named_and_the_rest_is_kept(executor):
     assert {0, 1, 2} <= dict(committed).keys()
 
 
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (ValueError("boom"), "a bug in the step? --traceback shows where"),
+        (TimeoutError("the network is slow"), "run again to resume"),
+        (MemoryError(), "smaller blocks"),
+    ],
+)
+def test_the_hint_about_a_block_that_fails_depends_on_whether_trying_again_may_help(executor, error, hint):
+    def work(_item):
+        raise error
+
+    with pytest.raises(RunError) as caught:
+        drive(executor, work, [0], commit=lambda _: None, retries=1)
+    assert caught.value.hint.startswith(hint)
+
+
 def test_an_error_the_user_can_fix_is_never_tried_again(executor):
     calls = []
 

@@ -1,5 +1,6 @@
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -77,8 +78,27 @@ def test_a_killed_driver_of_this_host_is_replaced(tmp_path, driver):
     assert list(tmp_path.iterdir()) == []
 
 
+def silent(folder, seconds=601):
+    """Let the holder's last sign of life be long ago."""
+    then = time.time() - seconds
+    os.utime(folder / "run.lock", (then, then))
+
+
+def test_a_living_driver_of_this_host_is_not_taken_over(tmp_path, driver):
+    other = driver()
+    silent(tmp_path, 500)
+    with pytest.raises(RunError, match=rf"process {other.pid} is alive; stop it first") as refused:
+        RunLock(tmp_path, take_over=True)
+    assert len(str(refused.value).splitlines()) <= 3
+    with RunLock(tmp_path / "own"), pytest.raises(RunError, match=f"process {os.getpid()} is alive"):
+        RunLock(tmp_path / "own", take_over=True)
+    step(other)
+    assert other.wait(10) == 0
+
+
 def test_after_a_take_over_the_old_driver_stops_at_its_next_commit(tmp_path, driver):
     other = driver()
+    silent(tmp_path)
     lock = RunLock(tmp_path, take_over=True)
     step(other)
     assert other.stdout.readline().startswith("lost")
@@ -89,6 +109,7 @@ def test_after_a_take_over_the_old_driver_stops_at_its_next_commit(tmp_path, dri
 
 def test_the_driver_that_was_replaced_does_not_release_the_lock_of_the_other(tmp_path):
     first = RunLock(tmp_path)
+    silent(tmp_path)
     second = RunLock(tmp_path, take_over=True)
     with pytest.raises(RunError, match="taken over"):
         first.hold()
@@ -122,10 +143,70 @@ def test_an_earlier_process_with_the_number_of_this_one_is_dead(tmp_path):
     RunLock(tmp_path).release()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"host": "elsewhere", "process": 1, "token": "x"}'])
-def test_a_holder_that_cannot_be_checked_is_not_replaced_without_take_over(tmp_path, text):
+RACE = """
+import os, sys, time
+from pathlib import Path
+from mitocore.blockwise.lock import RunLock
+from mitocore.errors import RunError
+replace = Path.replace
+def slowly(*args):
+    time.sleep(0.05)  # what was decided is carried out a little later
+    return replace(*args)
+Path.replace = slowly
+for line in sys.stdin:
+    try:
+        lock = RunLock(Path(line.strip()))
+        time.sleep(0.1)
+        lock.hold()
+        print("held", flush=True)
+    except RunError as error:
+        print("refused" if "in use" in error.problem else "lost", flush=True)
+"""
+
+
+def test_of_drivers_that_find_a_dead_holder_at_once_one_replaces_it_and_the_others_are_refused(tmp_path):
+    command = [sys.executable, "-c", RACE]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    drivers = [subprocess.Popen(command, **pipes) for _ in range(3)]
+    dead = json.dumps({"host": socket.gethostname(), "process": 2**31 - 1, "token": "x"})
+    try:
+        for number in range(3):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            (folder / "run.lock").write_text(dead)
+            for driver in drivers:
+                driver.stdin.write(f"{folder}\n")
+                driver.stdin.flush()
+            answers = sorted(driver.stdout.readline().strip() for driver in drivers)
+            assert answers == ["held", "refused", "refused"]
+    finally:
+        for driver in drivers:
+            driver.kill()
+            driver.communicate()
+
+
+HERE = socket.gethostname()
+STRANGE = [
+    '{"process": "abc", "host": "%s", "token": "x"}',
+    '{"process": 99999999999999, "host": "%s", "token": "x"}',
+    '{"process": -1, "host": "%s", "token": "x"}',
+    '{"process": 1, "host": "%s", "token": ["x"]}',
+]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\x00", *(text % HERE for text in STRANGE)])
+def test_a_lock_that_names_no_holder_is_not_replaced_without_take_over(tmp_path, text):
     (tmp_path / "run.lock").write_text(text)
-    with pytest.raises(RunError, match="in use by process"):
+    with pytest.raises(RunError, match=r"in use by a process that run\.lock does not name") as refused:
+        RunLock(tmp_path)
+    assert "--take-over" in refused.value.hint
+    RunLock(tmp_path, take_over=True).release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_holder_on_another_host_is_not_replaced_without_take_over(tmp_path):
+    (tmp_path / "run.lock").write_text('{"host": "elsewhere", "process": 1, "token": "x"}')
+    with pytest.raises(RunError, match="in use by process 1 on 'elsewhere'"):
         RunLock(tmp_path)
     RunLock(tmp_path, take_over=True).release()
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mitocore import ArraySpec, ContractError, Kind, Lattice, ResourceError, Roi, VoxelSize
+from mitocore import ArraySpec, ContractError, Kind, Lattice, ResourceError, Roi, RunError, VoxelSize
 from mitocore.blockwise import objectwise as passes
 from mitocore.blockwise.components import MaskComponents
 from mitocore.blockwise.executor import Threads
@@ -197,6 +197,37 @@ def test_a_kill_while_scratch_is_removed_does_no_harm(tmp_path, at_work, job, de
             other = job(Flood(), arrays, PROBABILITY, grid, digests={"early": "e", "late": f"then{method}{last}"})
             with at_work(tmp_path) as workspace:
                 equal(other.objectwise(workspace), reference.objectwise(Flood(), arrays, work.gives))
+
+
+def test_a_tile_in_a_bay_of_its_object_holds_nothing(tmp_path, at_work, job):
+    values = np.zeros((1, 1, 6, 6), np.float32)
+    values[0, 0, 0, :] = values[0, 0, :, 0] = 0.5  # the last of four tiles is in the bay
+    step = Flood(oversize="tile", largest=8, tiles=Lattice((1, 3, 3), (0, 1, 1)))
+    work = job(step, {"probability": values}, PROBABILITY, BlockGrid(Roi.whole((1, 6, 6)), (1, 6, 6)))
+    with at_work(tmp_path) as workspace:
+        equal(work.objectwise(workspace, keep_ids=True), reference.objectwise(step, work.arrays, work.gives))
+    files = (tmp_path / "scratch" / "step.parts.instances.e").iterdir()
+    assert [path.stat().st_size > 0 for path in sorted(files)] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("folder", ["ids", "blocks.instances", "parts.instances"])
+def test_scratch_that_is_gone_is_missing_and_not_background(tmp_path, at_work, job, folder):
+    values = np.zeros((1, 8, 8, 8), np.float32)
+    values[0, :3, :3, :3] = values[0, 2:6, 6, 6] = 0.5  # inside a block, across two
+    grid = BlockGrid(Roi.whole((8, 8, 8)), (4, 8, 8))
+    for late, min_size in (("l0", 0), ("l1", 1)):
+        work = job(Flood(min_size=min_size), {"probability": values}, PROBABILITY, grid)
+        work.digests = {"early": "e", "late": late}
+        with at_work(tmp_path) as workspace:
+            if late == "l0":
+                assert work.objectwise(workspace, keep_ids=True)["instances"].max() == 2
+                for path in (tmp_path / "scratch" / f"step.{folder}.e").iterdir():
+                    path.unlink()
+                if folder == "ids":  # what is found again reads them
+                    workspace.forget("step.objects.e")
+            else:
+                with pytest.raises(RunError, match=rf"block \d of scratch 'step\.{folder}\.e' is missing"):
+                    work.objectwise(workspace)
 
 
 @pytest.mark.parametrize("oversize", ["refuse", "tile"])

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import minimum_filter
 
-from mitocore import ArraySpec, DataError, Kind, Normalizer, Roi, VolumeSpec, WritableVolume
+from mitocore import ArraySpec, DataError, Kind, Normalizer, Roi, RunError, VolumeSpec, WritableVolume
 from mitocore.blockwise import passes
 from mitocore.blockwise.arrays import Opened
 from mitocore.blockwise.passes import export, fit, prepared, sampled
@@ -117,6 +117,9 @@ def test_a_normaliser_with_a_halo_is_a_stored_pass_that_does_not_show_its_blocks
     whole = Darkest().apply(volume.values, stats)
     np.testing.assert_array_equal(source.read(region), whole[(..., *region.slices)])
     assert (tmp_path / "scratch" / "input.d").is_dir()
+    if region != Roi.whole((9, 8, 7)):
+        with pytest.raises(RunError, match=r"block \d+ of scratch 'input\.d' is missing"):
+            source.read(Roi.whole((9, 8, 7)))  # blocks that nobody asked for were not computed
 
 
 @pytest.mark.parametrize("chunks", [None, (2, 3, 4)])

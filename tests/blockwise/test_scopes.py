@@ -22,6 +22,7 @@ from mitocore import (
 from mitocore.blockwise.arrays import BlockFiles, Stored
 from mitocore.blockwise.executor import Threads
 from mitocore.blockwise.grid import BlockGrid
+from mitocore.blockwise.scopes import local
 from mitocore.blockwise.work import Label, Link, Process, Provisional, Reads, Relabel
 from mitocore.blockwise.workspace import Workspace
 from mitocore.interfaces import OBJECT
@@ -258,7 +259,7 @@ def test_empty_and_full_volumes_are_fine(tmp_path, at_work, job, fill):
     with at_work(tmp_path) as workspace:
         assert (work.stitched(workspace)["instances"] == fill).all()
     assert work.count == fill
-    assert any((tmp_path / "scratch" / "out.instances.l").iterdir()) == fill
+    assert {path.stat().st_size > 0 for path in (tmp_path / "scratch" / "out.instances.l").iterdir()} == {fill}
 
 
 def test_a_region_is_the_volume_to_a_stitched_step_but_a_local_one_reads_beyond_it(tmp_path, at_work, job):
@@ -480,6 +481,33 @@ def test_more_objects_than_32_bits_hold_are_stored_as_uint64(tmp_path, at_work, 
     with at_work(tmp_path) as workspace:
         assert (work.stitched(workspace)["instances"] == 2**32 + 1).all()
     assert work.made["instances"].dtype == "uint64"
+
+
+@pytest.mark.parametrize("block", [0, 1])
+def test_an_input_in_scratch_with_a_block_missing_ends_the_run_at_once(tmp_path, at_work, job, block):
+    grid = BlockGrid(Roi.whole((4, 4, 4)), (2, 4, 4))
+    values = np.zeros((1, 4, 4, 4), np.float32)
+    values[:, 2:] = 0.75  # of the first block only the mark is stored
+    given, calls = {"probability": ArraySpec(Kind.PROBABILITY)}, []
+
+    class Counting(Threshold):
+        """Counts how often it is asked."""
+
+        def process(self, block):
+            calls.append(block.write)
+            return super().process(block)
+
+    work = job(Counting(), {"probability": values}, given, grid)
+    with at_work(tmp_path) as workspace:
+        files = BlockFiles(workspace.scratch("net.foreground.d"), grid, 1, "float16")
+        for number in range(len(grid)):
+            files.write(number, grid.box(number), values[(..., *grid.box(number).slices)].astype(np.float16))
+        source = Stored(files, given["probability"])
+        (files.folder / f"{block}.npy").unlink()
+        sinks = {"mask": BlockFiles(workspace.scratch("out"), grid, 1, "bool")}
+        with pytest.raises(RunError, match=rf"^block {block} of scratch 'net\.foreground\.d' is missing"):
+            local(work.component, {"probability": source}, sinks, work.gives, grid, work.volume, workspace, name="a.d")
+    assert len(calls) == block
 
 
 def test_what_is_done_with_a_block_can_be_sent_to_another_process(tmp_path):

@@ -101,6 +101,16 @@ def test_a_saved_table_is_read_back_and_a_missing_one_is_none(tmp_path, at_work)
         assert workspace.table("final").tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x93NUMPY\x01\0"])
+def test_a_damaged_table_is_named(tmp_path, at_work, content):
+    with at_work(tmp_path) as workspace:
+        workspace.save("final", np.arange(3))
+        (tmp_path / "state" / "final.npy").write_bytes(content)
+        with pytest.raises(RunError, match=r"'final\.npy' is damaged") as caught:
+            workspace.table("final")
+    assert caught.value.hint == "--fresh computes it again"
+
+
 def test_a_disk_that_is_full_ends_the_pass_at_once_and_what_is_finished_stays(tmp_path, at_work):
     calls = []
 

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mitocore.blockwise import passes
 from mitocore.builtin.normalizers import DtypeRange, MinMax, Percentile, ZScore
 from mitocore.errors import ConfigError, DataError
 from mitocore.specs import VolumeSpec
+from mitocore.volumes import ArrayVolume
 
 ALL = [Percentile(), MinMax(), ZScore(), DtypeRange()]
 
@@ -163,3 +165,27 @@ def test_fitting_needs_bounded_memory():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4e6
+
+
+@pytest.mark.parametrize("normalizer", ALL, ids=lambda n: type(n).__name__)
+def test_voxels_that_are_not_finite_are_counted_once_and_told(normalizer, caplog, monkeypatch):
+    monkeypatch.setattr(passes, "_BOX", 90)  # one plane after the other
+    array = image("f4")
+    plain_stats = passes.fit(normalizer, ArrayVolume(array))
+    assert not caplog.records
+    array[0, [1, 6, 7], 2, 3] = np.nan, np.inf, -np.inf
+    stats = passes.fit(normalizer, ArrayVolume(array))
+    assert stats.keys() == {*plain_stats, "not_finite"}
+    assert stats["not_finite"] == 3
+    (told,) = caplog.records
+    assert told.getMessage() == "voxels of the input that are NaN or infinite: 3; they count as mid-grey"
+    assert not normalizer.apply(array, stats)[0, [1, 6, 7], 2, 3].any()
+
+
+def test_of_a_volume_that_is_sampled_the_count_is_a_least_one(caplog, monkeypatch):
+    monkeypatch.setattr(passes, "_BOX", 90)
+    monkeypatch.setattr(passes.sampled, "__defaults__", (4 * 90,))
+    array = image("f4")
+    array[0, 0] = np.nan
+    assert passes.fit(MinMax(), ArrayVolume(array))["not_finite"] == 90
+    assert "at least 90;" in caplog.text

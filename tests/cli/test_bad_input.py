@@ -156,9 +156,80 @@ def test_options_that_contradict_each_other_are_a_wrong_command_line(work, mitoc
 def test_every_finding_of_a_file_is_told(work, mitocore):
     set_to(work, "min_size", "min_sice")
     set_to(work, "prob.npy", "prob.tyff")
-    result = mitocore("run", "seg.toml")
-    assert result.stderr.count("error: ") == 2
-    assert result.exit_code == 5  # of the first, which stands highest in the file
+    for arguments in (["validate", "seg.toml"], ["run", "seg.toml", "--dry-run"]):
+        result = mitocore(*arguments)
+        assert result.stderr.count("error: ") == 2
+        assert result.exit_code == 5  # of the first, which stands highest in the file
+
+
+def test_what_works_tells_the_first_finding_and_where_all_are_told(work, refused):
+    set_to(work, "min_size", "min_sice")
+    set_to(work, "prob.npy", "prob.tyff")
+    text = refused(5, "run", "seg.toml", "--set", "run.workers=0")
+    assert text.splitlines()[-1] == "note: and 1 more: mitocore validate seg.toml --set run.workers=0 shows all"
+    text = refused(5, "run", "seg.toml", "--until", "threshold")
+    assert text.splitlines()[-1] == "note: and 1 more: the same command with --dry-run shows all"
+    set_to(work, "steps = 2", "steps = 0\nbatch = 0", "train.toml")
+    set_to(work, "batch = 1\n", "", "train.toml")
+    assert "note: and 1 more: mitocore validate train.toml" in refused(3, "train", "train.toml")
+
+
+def test_a_file_for_the_other_command_is_answered_with_that_command(work, refused):
+    text = refused(3, "run", "train.toml")
+    assert text == "error: 'train.toml' is a training, not a pipeline\n  hint: mitocore train train.toml\n"
+    text = refused(3, "train", "seg.toml")
+    assert text == "error: 'seg.toml' is a pipeline, not a training\n  hint: mitocore run seg.toml\n"
+
+
+def test_options_before_and_behind_the_command_add_up():
+    from mitocore.cli.main import Voice
+
+    assert Voice().with_options(2, False, False) == Voice(1)
+    assert Voice(1, traceback=True).with_options(0, False, False) == Voice(1, traceback=True)
+    assert Voice(1).with_options(0, True, True) == Voice(-1, traceback=True)
+
+
+def test_options_of_the_program_may_stand_behind_the_command(work, mitocore, refused):
+    result = mitocore("run", "seg.toml", "-q")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "hint" in refused(5, "evaluate", "none.npy", "truth.npy", "-q")
+    assert "Traceback" in mitocore("run", "none.toml", "--traceback").stderr
+    assert mitocore("run", "seg.toml", "-v").exit_code == 0
+    assert "[default: 0]" not in mitocore("--help").stdout + mitocore("run", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["convert", "truht.npy", "x.npy"], "did you mean 'truth.npy'?"),
+        (["evaluate", "truth.npy", "truht.npy"], "did you mean 'truth.npy'?"),
+        (["run", "seg.toml", "porb.npy"], "did you mean 'prob.npy'?"),
+        (["run", "seg.toml", "none/prob.npy"], "there is no folder"),
+    ],
+)
+def test_a_path_that_does_not_exist_is_answered_with_the_nearest_names(arguments, hint, work, refused):
+    assert hint in refused(5, *arguments, "-q")
+
+
+def test_a_copy_can_name_its_reader_and_writer(work, succeeds, refused):
+    pytest.importorskip("mitocore_io")
+    succeeds("convert", "truth.npy", "tiffs/", "--kind", "instance", "--writer", "tiff-slices")
+    assert len(list((work / "tiffs").glob("*.tif"))) == 24
+    (work / "truth.npy").rename("truth.array")
+    assert "--reader NAME of convert" in refused(4, "-q", "convert", "truth.array", "copy.zarr")
+    assert "24 x 40 x 40" in succeeds("convert", "truth.array", "copy.zarr", "--reader", "npy")
+    assert "did you mean 'npy'?" in refused(4, "-q", "convert", "truth.array", "more.zarr", "--reader", "npz")
+
+
+def test_what_an_option_takes_is_told_with_the_command_that_describes_it(work, refused):
+    set_to(work, "min_size = 20", "connectivity = 7")
+    text = refused(3, "run", "seg.toml")
+    assert "hint: mitocore describe postprocessor connected_components" in text
+    assert "input should" not in text.lower()
+
+
+def test_a_kind_that_is_a_name_is_answered_with_its_kind(work, refused):
+    assert "hint: mitocore describe postprocessor threshold" in refused(3, "describe", "threshold")
 
 
 @pytest.fixture
@@ -301,10 +372,14 @@ def test_two_packages_of_one_plugin_name(plugin, work):
 @pytest.mark.parametrize(
     ("code", "word", "arguments"),
     [
-        (3, "'5/3' is not a part of a whole", ["--part", "5/3", "--set", "output.path={stem}.npy"]),
+        (3, "'5/3' is no share of the inputs", ["--part", "5/3", "--set", "output.path={stem}.npy"]),
         (3, "there is one input", ["--part", "1/3"]),
         (3, "did you mean 'threshold'?", ["--until", "treshold"]),
         (3, "did you mean 'cells.instances'?", ["--save", "cells.instance"]),
+        (3, "in --save\n", ["--save", "cells.instance"]),
+        (3, "in --set ", ["--set", "cells.min_sice=3"]),
+        (3, "'{stm}' in 'x{stm}.npy' stands for nothing", ["--set", "output.path=x{stm}.npy"]),
+        (3, "is the input itself", ["--set", "output.path=prob.npy"]),
         (3, "leaves the volume", ["--roi", "0:99,:,:"]),
         (5, "nothing matches 'none*.npy'", ["none*.npy", "--set", "output.path={stem}.npy"]),
         (3, "2 inputs cannot share one output", ["prob.npy", "raw.npy"]),
@@ -324,8 +399,11 @@ def test_a_folder_that_is_no_run_folder_is_not_cleaned(work, refused):
     assert "is not a run folder" in refused(5, "clean", "none")
 
 
-def test_a_component_that_is_named_without_being_checked_is_a_wrong_command_line(work, mitocore):
-    assert mitocore("plugins", "builtin").exit_code == 2
+def test_a_plugin_that_is_named_is_listed_alone(work, succeeds, refused):
+    lines = succeeds("plugins", "builtin").splitlines()
+    assert lines[0].split()[0] == "plugin"
+    assert {line.split()[0] for line in lines[1:]} == {"builtin"}
+    assert "did you mean 'builtin'?" in refused(4, "plugins", "buildin")
 
 
 def test_a_plugin_of_an_unknown_kind(work, refused):

@@ -56,7 +56,8 @@ def test_an_input_that_fails_is_told_and_counted_but_does_not_stop_the_others(ma
     done = program("run", "batch.toml")
     assert done.returncode == 8
     assert [line.split()[1] for line in done.stdout.splitlines()[1:4]] == ["done", "failed", "done"]
-    assert "error: raw/b.npy: " in done.stderr
+    (told,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "b.npy" in told
     assert "input 3 of 3: raw/c.npy" in done.stderr
     assert "c · cells: label" in done.stderr
     assert "Traceback" not in done.stderr
@@ -91,7 +92,37 @@ def test_a_batch_is_checked_without_running(many, succeeds, refused):
     for path in ('["none.npy", "b.npy"]', '"none/*.npy"'):
         assert "planned without data" in succeeds("validate", "batch.toml", "--no-data", "--set", f"input.path={path}")
     np.save("raw/c.npy", np.array([["x"]]))
-    assert "holds <U1" in refused(5, "validate", "batch.toml")
+    text = refused(3, "validate", "batch.toml", "--set", "cells.min_sice=3")
+    assert text.count("did you mean 'min_size'?") == 1
+
+
+def test_every_input_of_a_batch_is_checked_and_those_that_are_refused_are_told(many, mitocore):
+    np.save("raw/a.npy", np.array([["x"]]))
+    (many / "raw/c.npy").write_bytes(b"nothing")
+    for command in (["validate", "batch.toml"], ["run", "batch.toml", "--dry-run"]):
+        result = mitocore(*command)
+        assert result.exit_code == 5
+        assert result.stderr.count("error: ") == 2
+        rows = result.stdout.splitlines()[-3:]
+        assert [line.split()[:2] for line in rows] == [
+            ["raw/a.npy", "refused"], ["raw/b.npy", "image"], ["raw/c.npy", "refused"]
+        ]  # fmt: skip
+    assert not (many / "runs").exists()
+
+
+def test_a_folder_of_volumes_is_a_batch(many, succeeds):
+    printed = succeeds("run", "batch.toml", "raw")
+    assert [line.split()[:2] for line in printed.splitlines()[1:4]] == [[f"raw/{name}.npy", "done"] for name in "abc"]
+
+
+def test_a_run_that_was_finished_earlier_says_so(work, succeeds):
+    assert "nothing to compute" not in succeeds("run", "seg.toml")
+    assert "finished earlier; nothing to compute" in succeeds("run", "seg.toml")
+    assert json.loads(succeeds("run", "seg.toml", "--json"))["status"] == "kept"
+    told = json.loads(succeeds("run", "seg.toml", "--json", "--fresh"))
+    assert told["status"] == "done"
+    printed = succeeds("run", "seg.toml", "--set", "output.path=x_{name}.npy", "--resume")
+    assert printed.splitlines()[0].endswith("x_cells.instances.npy")
 
 
 def test_ctrl_c_ends_the_whole_batch_and_the_same_command_goes_on(many):
@@ -120,7 +151,9 @@ def test_a_part_of_a_volume_is_run(work, succeeds):
 
 
 def test_a_run_stops_after_a_step_and_saves_what_is_asked_for(work, succeeds):
-    assert "nothing to save of what is done until 'threshold'" in succeeds("run", "seg.toml", "--until", "threshold")
+    printed = succeeds("run", "seg.toml", "--until", "threshold")
+    assert "nothing to save of what is done until 'threshold'" in printed
+    assert "out.zarr" not in printed
     assert "cells.instances" in succeeds("run", "seg.toml")
     saved = ("--set", "output.path=mask.zarr", "--set", "run.folder=mask")
     printed = succeeds("run", "seg.toml", *saved, "--until", "threshold", "--save", "threshold.mask")

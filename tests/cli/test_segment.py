@@ -48,7 +48,7 @@ def test_a_kept_pipeline_does_not_overwrite_another_file(network, refused):
     arguments = ("segment", "small.npy", *WEIGHTS, "-o", "mito.npy", "--keep-config")
     assert "says something else" in refused(5, *arguments, "seg.toml")
     assert "cannot be written" in refused(5, *arguments, "none/p.toml")
-    assert "cannot be written" in refused(5, *arguments, "prob.npy")
+    assert "hint: --keep-config prob_new.toml" in refused(5, *arguments, "prob.npy")
 
 
 def test_a_region_is_segmented_and_the_kept_pipeline_says_how(network, succeeds):
@@ -136,13 +136,26 @@ def test_a_draft_in_another_folder_still_finds_its_files(network, succeeds, refu
     assert tomllib.loads((network / "pipelines/p.toml").read_text())["input"]["path"] == "../small.npy"
     succeeds("validate", "pipelines/p.toml")
     (network / "pipelines/p.toml").write_text("mine")
-    assert "says something else" in refused(5, "init", "small.npy", *WEIGHTS, "-o", "pipelines/p.toml")
+    text = refused(5, "init", "small.npy", *WEIGHTS, "-o", "pipelines/p.toml")
+    assert "says something else" in text
+    assert "hint: --output pipelines/p_new.toml" in text
+    assert "says something else" in refused(5, "init", "small.npy", *WEIGHTS, "-o", "small.npy")
 
 
 def test_a_draft_says_the_voxel_size_that_the_file_says(network, succeeds):
     succeeds("convert", "small.npy", "small.zarr", "--voxel-size", "8nm")
     text = succeeds("init", "small.zarr", *WEIGHTS)
     assert "# voxel_size = [8.0, 8.0, 8.0]  # nm (z, y, x), as the file says" in text
+
+
+def test_a_draft_states_the_voxel_size_of_the_command_or_proposes_that_of_the_weights(network, weights_of, succeeds):
+    from mitocore.geometry import VoxelSize
+
+    text = succeeds("init", "small.npy", *WEIGHTS, "--voxel-size", "40,8,8")
+    assert tomllib.loads(text)["input"]["voxel_size"] == [40, 8, 8]
+    weights_of(network / "fine.safetensors", header={"voxel_size": VoxelSize(30, 6, 6)})
+    text = succeeds("init", "small.npy", "--weights", "fine.safetensors")
+    assert "# voxel_size = [30.0, 6.0, 6.0]  # nm (z, y, x): the file does not say it, the weights" in text
 
 
 def test_a_draft_of_weights_that_recommend_nothing_says_where_steps_are_listed(network, weights_of, succeeds):
@@ -174,3 +187,17 @@ def test_weights_that_are_missing(command, network, refused):
 def test_an_input_that_is_missing(network, refused):
     assert "none.npy" in refused(5, "segment", "none.npy", *WEIGHTS, "-o", "mito.npy")
     assert "none.npy" in refused(5, "init", "none.npy", *WEIGHTS)
+
+
+def test_an_input_that_is_missing_is_told_before_what_weights_lack(network, weights_of, refused):
+    weights_of(network / "bare.safetensors")
+    text = refused(5, "segment", "smal.npy", "--weights", "bare.safetensors", "-o", "mito.npy")
+    assert "'smal.npy' does not exist" in text
+    assert "did you mean 'small.npy'?" in text
+
+
+def test_refusals_name_the_argument_that_is_wrong(network, refused):
+    assert "in INPUT" in refused(5, "segment", "none.npy", *WEIGHTS, "-o", "mito.npy")
+    text = refused(3, "segment", "small.npy", *WEIGHTS, "-o", "x{stm}.npy")
+    assert "in --output" in text
+    assert "is the input itself" in refused(3, "segment", "small.npy", *WEIGHTS, "-o", "small.npy")

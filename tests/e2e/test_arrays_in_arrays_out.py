@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_plugin.parts import Above, Labels, Shrunken
+from fake_plugin.parts import Above, Labels, Shrunken, TinyNet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import median_filter
@@ -19,7 +19,9 @@ from mitocore import (
     Pipeline,
     Step,
     WiringError,
+    evaluate,
     load,
+    weights,
 )
 from mitocore import (
     open as open_volume,
@@ -143,6 +145,78 @@ def test_an_unknown_option_of_the_run_is_refused_with_a_near_miss():
 def test_an_array_that_is_no_volume_is_refused(array):
     with pytest.raises(DataError, match="axes is no volume"):
         Pipeline([Step(Threshold())]).run(array, kind=Kind.PROBABILITY)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros((0, 4, 4)), np.zeros((2, 2, 2), object), np.zeros((2, 2, 2), complex), np.zeros((2, 2, 2), "U3")],
+    ids=["empty", "objects", "complex", "text"],
+)
+def test_an_array_without_real_numbers_is_refused(array):
+    with pytest.raises(DataError, match=r"has no voxels|the array holds") as refused:
+        Pipeline([Threshold()]).run(array, kind=Kind.PROBABILITY)
+    assert len(str(refused.value).splitlines()) <= 3
+
+
+def test_an_array_of_another_byte_order_is_read_as_what_it_says(probability):
+    pipeline = Pipeline([Threshold(threshold=0.62)])
+    found = pipeline.run(probability.astype(">f4"), kind=Kind.PROBABILITY).arrays()["threshold.mask"]
+    np.testing.assert_array_equal(found, probability > 0.62)
+
+
+@pytest.mark.parametrize("source", [None, 3, [[[0.5]]]], ids=["nothing", "a number", "a list"])
+def test_what_is_no_volume_is_refused_at_every_door(source):
+    for door in (Pipeline([Threshold()]).run, open_volume, lambda given: evaluate(given, np.ones((2, 2, 2), "u1"))):
+        with pytest.raises(DataError, match=r"is no volume|is no path") as refused:
+            door(source)
+        assert len(str(refused.value).splitlines()) <= 3
+
+
+def test_a_voxel_size_that_is_none_is_refused(probability):
+    with pytest.raises(ConfigError, match="is not a length"):
+        Pipeline([Threshold()]).run(probability, voxel_size="eight", kind=Kind.PROBABILITY)
+
+
+def test_a_component_alone_is_a_step(probability):
+    alone = Pipeline([Median(), Threshold()]).run(probability, kind=Kind.PROBABILITY).arrays()
+    steps = Pipeline([Step(Median()), Step(Threshold())]).run(probability, kind=Kind.PROBABILITY).arrays()
+    np.testing.assert_array_equal(alone["threshold.mask"], steps["threshold.mask"])
+
+
+@pytest.mark.parametrize("steps", [Threshold(), [Threshold], ["threshold"], None])
+def test_what_is_no_step_is_refused(steps):
+    with pytest.raises(ConfigError, match=r"neither a model nor|takes a list of steps"):
+        Pipeline(steps)
+
+
+def test_rerun_without_names_of_options_is_refused(probability):
+    found = Pipeline([Threshold()]).run(probability, kind=Kind.PROBABILITY)
+    with pytest.raises(ConfigError, match="takes options by name, not 'x'"):
+        found.rerun("x")
+
+
+def test_weights_of_a_step_are_a_file_or_a_name(probability, trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("MITOCORE_HOME", str(tmp_path))
+    weights.add(trained(), "mine")
+    image = (probability * 255).astype("u1")
+    by_file, by_path, by_name = (
+        Pipeline([Step(TinyNet(), name="net", weights=given)]).run(image).arrays()
+        for given in (str(trained()), trained(), "mine")
+    )
+    for head in by_file:
+        np.testing.assert_array_equal(by_name[head], by_file[head])
+        np.testing.assert_array_equal(by_path[head], by_file[head])
+    with pytest.raises(DataError, match="no weights are called 'mien'") as refused:
+        Pipeline([Step(TinyNet(), weights="mien")]).run(image)
+    assert refused.value.hint == "did you mean 'mine'?"
+
+
+def test_voxels_that_are_not_finite_are_told_and_recorded(probability, trained, caplog):
+    image = probability.copy()
+    image[3, 4, [5, 6]] = np.nan, np.inf
+    found = Pipeline([Step(TinyNet(), name="net", weights=trained())]).run(image)
+    assert found.record["statistics"]["net"]["not_finite"] == 2
+    assert "NaN or infinite: 2; they count as mid-grey" in caplog.text
 
 
 def test_a_path_that_does_not_exist_is_refused(tmp_path):

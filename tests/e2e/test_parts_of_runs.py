@@ -208,6 +208,13 @@ def test_another_content_of_a_file_that_an_option_names_is_another_run(probabili
         np.testing.assert_array_equal(result.arrays()["levelfromfile.mask"], probability >= np.float32(0.7))
 
 
+def test_ignored_voxels_of_labels_are_background_to_post_processing():
+    labels = np.zeros((4, 12, 12), np.uint64)
+    labels[:, :5], labels[:, 6:] = 7, np.iinfo(np.uint64).max
+    found = Pipeline([Step(SizeFilter(min_size=2))]).run(labels, kind=Kind.INSTANCE).arrays()["sizefilter.instances"]
+    np.testing.assert_array_equal(found, labels == 7)
+
+
 def test_only_a_run_folder_that_nobody_uses_is_cleaned(toml, tmp_path):
     with pytest.raises(DataError, match="is not a run folder"):
         run_folder.clean(tmp_path)

@@ -186,7 +186,7 @@ def test_every_change_that_can_move_a_voxel_is_named(planned, toml, override, pr
     if override.startswith("mask.postprocessor"):
         toml.write_text(toml.read_text("utf-8").replace("threshold = 0.9999999\n", ""), "utf-8")
     with pytest.raises(RunError) as refused:
-        planned(override).run()
+        planned(override, "output.path=other.npy").run()
     assert refused.value.problem == f"the run folder holds another run: {problem}"
 
 
@@ -367,6 +367,7 @@ def test_a_run_whose_folder_is_taken_over_stops_at_its_next_commit(planned, tmp_
 
     def take_over(label, done, total):
         if label.startswith("cc") and not taken:
+            os.utime(tmp_path / "run/run.lock", (0, 0))  # as if it had been silent for long
             taken.append(RunLock(tmp_path / "run", take_over=True))
 
     with pytest.raises(RunError, match="was taken over by another run"):
@@ -383,7 +384,16 @@ def test_a_folder_that_cannot_be_made_is_refused(planned, tmp_path):
         planned(f"run.folder={tmp_path}/file").run()
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", "{}x", '{"mitocore": 7}', '{"mitocore": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{", "[1]", "{}x", '{"mitocore": 7}', '{"mitocore": 1}'),
+        '{"mitocore": 1, "digests": {}, "options": {}, "schedule": []}',
+        '{"mitocore": 1, "digests": [], "options": {}, "schedule": {}}',
+        '{"mitocore": 1, "digests": {}, "options": {"cc": 1}, "schedule": {}}',
+        '{"mitocore": 1, "digests": {}, "options": {}, "schedule": {"outputs": {"cc.instances": "out.zarr"}}}',
+    ],
+)
 def test_a_damaged_plan_is_refused(planned, tmp_path, text):
     arrays(planned())
     (tmp_path / "run/plan.json").write_text(text, "utf-8")
@@ -406,7 +416,7 @@ def test_a_result_without_objects_is_a_warning_with_what_may_explain_it(planned,
     assert not found[LABELS].any()
     (warning,) = [record.getMessage() for record in caplog.records]
     assert warning.startswith("cc: no objects.")
-    assert "'min_size': 1000000" in warning
+    assert "min_size = 1000000" in warning
     assert "net.foreground" in warning
     assert "8 x 8 x 8 nm" in warning
 

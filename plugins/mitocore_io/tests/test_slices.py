@@ -175,3 +175,19 @@ def test_the_fingerprint_is_of_the_slices_that_fit_the_pattern(tmp_path):
     rewritten = reader.fingerprint()
     (tmp_path / "raw0.png").unlink()
     assert len({before, rewritten, reader.fingerprint()}) == 3
+
+
+@pytest.mark.parametrize("numbers", [(1, 2, 4), (0, 10, 20, 40)])
+def test_a_gap_in_the_numbers_is_told_once(tmp_path, caplog, numbers):
+    path = save(tmp_path / "raw", **{f"s{number}": plane(number) for number in numbers})
+    for _ in range(2):
+        SlicesReader(path=path).open().close()
+    (told,) = caplog.records
+    assert told.levelname == "WARNING"
+    assert f"between 's{numbers[-2]}.png' and 's{numbers[-1]}.png'" in told.getMessage()
+
+
+@pytest.mark.parametrize("names", [("s1", "s2", "s3"), ("s0", "s10", "s20"), ("a1", "b5", "b6"), ("x", "y", "z")])
+def test_numbers_in_even_steps_and_names_of_several_series_have_no_gap(tmp_path, caplog, names):
+    SlicesReader(path=save(tmp_path / "raw", **{name: plane() for name in names})).open().close()
+    assert not caplog.records

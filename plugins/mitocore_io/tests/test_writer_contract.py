@@ -1,8 +1,10 @@
 """What every writer promises: boxes in the order it declares, nothing half-written taken for whole, resume."""
 
 import pickle
+import shutil
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -264,3 +266,42 @@ def test_two_arrays_stand_beside_each_other(case, writer):
     for name, dtype in (("a", "uint16"), ("b", "uint8"), ("c", "uint16")):
         with reader_of(case, writer, name).open() as volume:
             np.testing.assert_array_equal(volume.read(Roi.whole(SHAPE)), image(dtype))
+
+
+def finished(writer, name=NAME, *, resume=False):
+    with writer.create(name, spec(), resume=resume) as volume:
+        fill(writer, volume, image())
+        volume.finish()
+    return writer.stamp(name)
+
+
+def test_only_a_finished_array_has_a_stamp(writer):
+    assert writer.stamp(NAME) == ""
+    writer.create(NAME, spec()).close()
+    assert writer.stamp(NAME) == ""
+    assert finished(writer, resume=True) != ""
+    writer.create(NAME, spec(), resume=True).close()
+    assert writer.stamp(NAME) == ""
+
+
+def test_the_stamp_changes_when_the_array_is_written_anew_and_only_then(case, writer, tmp_path):
+    first = finished(writer)
+    with reader_of(case, writer).open() as volume:
+        volume.read(Roi.whole(SHAPE))
+    writer.open(NAME).close()
+    if CASES[case][1] in ("out.zarr", "out.h5") or "{name}" in writer.path:
+        finished(writer, "beside")
+    assert writer.stamp(NAME) == first
+    assert finished(writer, resume=True) not in ("", first)
+    path = Path(writer.path.replace("{name}", NAME))
+    path.rename(tmp_path / "gone")
+    assert writer.stamp(NAME) == ""
+    assert finished(writer) not in ("", first)
+
+
+@pytest.mark.parametrize("case", ["ome-zarr 0.5", "ome-zarr 0.4", "catena", "hdf5"], indirect=True)
+def test_a_copy_has_the_stamp_of_the_array_whenever_it_was_made(writer, tmp_path):
+    stamp, path = finished(writer), Path(writer.path)
+    copy = tmp_path / f"copy{path.suffix}"
+    shutil.copytree(path, copy, copy_function=shutil.copyfile) if path.is_dir() else shutil.copyfile(path, copy)
+    assert writer.model_copy(update={"path": str(copy)}).stamp(NAME) == stamp

@@ -1,5 +1,6 @@
 """Components that each break one promise; the kit must say which."""
 
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -27,7 +28,7 @@ from mitocore.builtin.normalizers import DtypeRange, MinMax, ZScore
 from mitocore.builtin.npy import NpyReader, NpyWriter
 from mitocore.builtin.samplers import Uniform
 from mitocore.builtin.targets import Foreground
-from mitocore.interfaces import Block, Crop
+from mitocore.interfaces import Block, Crop, Normalizer, WritableVolume
 from mitocore.testing.minimal import Components, Threshold, Widen
 
 # every component
@@ -263,7 +264,140 @@ class EmptyBreaks(Components):
         return super().resolve(objects, links)
 
 
+class MeasuredOnce(Components):
+    """Measures the smallest size on the first volume, and keeps it."""
+
+    smallest: ClassVar[dict[str, float]] = {}
+
+    def keep(self, objects):
+        measured = float(np.median(objects["size"])) if len(objects) else 0.0
+        return objects["size"] >= self.smallest.setdefault("size", measured)
+
+
+SCRATCH = np.zeros((64, 128, 128), np.float32)
+
+
+class SharedScratch(Widen):
+    """Uses one array of the module in all threads."""
+
+    def process(self, block):
+        _, z, y, x = block["probability"].shape
+        scratch, widened = SCRATCH[:z, :y, :x], []
+        for channel in block["probability"]:
+            scratch[:] = channel
+            widened.append(maximum_filter(scratch, size=2 * self.radius + 1, mode="nearest"))
+        return {"widened": np.stack(widened)}
+
+
+class NeedsVoxelSize(Widen):
+    """A radius in nm, of whatever voxel size."""
+
+    def in_voxels(self, voxel_size):
+        return self.model_copy(update={"radius": int(16 // voxel_size.z)})
+
+
+class FloatColumns(Components):
+    """Sums floats."""
+
+    def columns(self):
+        return [("third", "f8")]
+
+    def label(self, block):
+        ids, _ = super().label(block)
+        rows = np.zeros(int(ids.max(initial=0)), self.columns())
+        rows["third"] = np.bincount(ids.reshape(-1), minlength=len(rows) + 1)[1:] / 3
+        return ids, rows
+
+
 # readers and writers
+
+
+class ChannelGuess(NpyReader):
+    """Takes a short first axis for channels."""
+
+    def open(self):
+        volume = super().open()
+        if 1 < volume._array.shape[1] < 5:
+            swapped = volume._array.swapaxes(0, 1)
+            volume.__init__(swapped, self.voxel_size)
+        return volume
+
+
+class SquareSwap(NpyReader):
+    """Swaps y and x of square planes."""
+
+    def open(self):
+        volume = super().open()
+        if volume._array.shape[2] == volume._array.shape[3]:
+            volume._array = volume._array.swapaxes(2, 3)
+        return volume
+
+
+class LoadsAll(NpyReader):
+    """Loads the file for every box."""
+
+    def open(self):
+        volume = super().open()
+        volume.read = lambda roi: np.load(self.path).reshape((1, *volume.spec.shape))[(..., *roi.slices)].copy()
+        return volume
+
+
+class Views(NpyReader):
+    """Gives views of what it keeps."""
+
+    def open(self):
+        volume = super().open()
+        kept = volume.read(Roi.whole(volume.spec.shape)) if volume.spec.shape != (64, 256, 256) else None
+        if kept is not None:
+            volume.read = lambda roi: kept[(..., *roi.slices)]
+        return volume
+
+
+class Buffered(WritableVolume):
+    """Keeps boxes until it is closed or finished."""
+
+    def __init__(self, inner):
+        self.inner, self.kept = inner, []
+
+    @property
+    def spec(self):
+        return self.inner.spec
+
+    def read(self, roi):
+        self.flush()
+        return self.inner.read(roi)
+
+    def write(self, roi, values):
+        self.kept.append((roi, values.copy()))
+
+    def flush(self):
+        for roi, values in self.kept:
+            self.inner.write(roi, values)
+        self.kept = []
+
+    def finish(self, progress=lambda _done, _total: None):
+        self.flush()
+        self.inner.finish(progress)
+
+    def close(self):
+        self.flush()
+        self.inner.close()
+
+
+class Buffers(NpyWriter):
+    """Writes when it is closed."""
+
+    def create(self, name, spec, *, resume=False):
+        return Buffered(super().create(name, spec, resume=resume))
+
+    def open(self, name):
+        return Buffered(super().open(name))
+
+
+class BuffersInProcesses(Buffers):
+    """Says that processes may write at the same time, too."""
+
+    sharing: ClassVar[str] = "processes"
 
 
 class BeyondRoi(NpyReader):
@@ -344,6 +478,66 @@ class AnyVolume(DtypeRange):
         return {"maximum": 255.0}
 
 
+class ByBoxes(ZScore):
+    """Averages over boxes what it measures in each."""
+
+    def fit(self, boxes, spec):
+        found = [super(ByBoxes, self).fit([box], spec) for box in boxes if np.ptp(box[np.isfinite(box)])]
+        if not found:
+            raise DataError("nothing varies")
+        return {name: tuple(np.mean([one[name] for one in found], axis=0).tolist()) for name in ("mean", "std")}
+
+
+class PaddingCounts(Normalizer):
+    """From the smallest to the largest value, padding included."""
+
+    def fit(self, boxes, spec):
+        finite = [box[np.isfinite(box)] for box in boxes]
+        ends = [(float(values.min()), float(values.max())) for values in finite if values.size]
+        low, high = min((low for low, _ in ends), default=0.0), max((high for _, high in ends), default=0.0)
+        if low == high:
+            raise DataError(f"every voxel is {low:g}")
+        return {"low": low, "high": high}
+
+    def apply(self, values, stats):
+        centre, half = (stats["low"] + stats["high"]) / 2, (stats["high"] - stats["low"]) / 2
+        return np.where(np.isfinite(values), (values - centre) / half, 0).astype(np.float32)
+
+
+class SquareWraps(ZScore):
+    """Squares in the dtype of the file."""
+
+    def fit(self, boxes, spec):
+        stats = super().fit(boxes, spec)
+        if spec.dtype != "uint8":
+            return stats
+        squares = np.mean([np.square(box).mean() for box in boxes])
+        return {**stats, "std": (float(abs(squares - stats["mean"][0] ** 2)) ** 0.5,)}
+
+
+class OnlyUint8(DtypeRange):
+    """Refuses all dtypes but one; right."""
+
+    def fit(self, boxes, spec):
+        if spec.dtype != "uint8":
+            raise DataError(f"{spec.dtype} image: this takes uint8", hint="convert it")
+        return super().fit(boxes, spec)
+
+
+class IgnoreIsObject(Foreground):
+    """Takes voxels to ignore for foreground."""
+
+    def encode(self, labels, voxel_size):
+        return (labels["instances"] > 0)[None].astype(np.float32)
+
+
+class TargetInNanometres(Foreground):
+    """Divides by a voxel size, known or not."""
+
+    def halo(self, voxel_size):
+        return (int(8 // voxel_size.z),) * 3
+
+
 class BorderTarget(Foreground):
     """Widens objects without saying that it looks at neighbours."""
 
@@ -421,6 +615,35 @@ class ByChunks(Uniform):
         return SamplerIndex(index.regions, {**index.arrays, "chunks": chunks})
 
 
+class IgnoresWeights(Uniform):
+    """All volumes alike, but for those of weight 0."""
+
+    def index(self, volumes, shape):
+        return super().index([replace(volume, weight=float(volume.weight > 0)) for volume in volumes], shape)
+
+
+class FlipsImageAlone(FlipRotate):
+    """Forgets the labels."""
+
+    def apply(self, image, labels, voxel_size, rng):
+        return super().apply(image, labels, voxel_size, rng)[0], labels
+
+
+class FlipsOneLabel(FlipRotate):
+    """Forgets all labels but one."""
+
+    def apply(self, image, labels, voxel_size, rng):
+        image, flipped = super().apply(image, labels, voxel_size, rng)
+        return image, {**labels, "instances": flipped["instances"]}
+
+
+class ShiftsLabels(FlipRotate):
+    """Labels lie one voxel beside the image."""
+
+    def apply(self, image, labels, voxel_size, rng):
+        return image, {name: np.concatenate([a[..., :1], a[..., :-1]], -1) for name, a in labels.items()}
+
+
 class InPlace(FlipRotate):
     """Flips the array it was given."""
 
@@ -456,6 +679,25 @@ class MeanOfRatios(IoU):
 
     def total(self, partial):
         return {"iou": float(partial.sum())}
+
+
+class EmptyBlocks(IoU):
+    """Does not expect a block without objects."""
+
+    def partial(self, block):
+        np.nonzero(block["truth"])[0].max()
+        return super().partial(block)
+
+
+class EmptyVolume(IoU):
+    """Divides by 0 where there is nothing."""
+
+    def partial(self, block):
+        truth, found = block.crop(block["truth"]) > 0, block.crop(block["predicted"]) > 0.5
+        return np.array([(truth & found).sum(), (truth | found).sum()])
+
+    def total(self, partial):
+        return {"iou": int(partial[0]) / int(partial[1])}
 
 
 class Backwards(Instance):

@@ -26,6 +26,7 @@ class Record:
     kind: Kind = Kind.IMAGE
     channels: tuple[str, ...] = ()
     writing: bool = False
+    stamp: str = ""
 
 
 def record(attributes: Mapping[str, Any]) -> Record:
@@ -40,16 +41,22 @@ def record(attributes: Mapping[str, Any]) -> Record:
         kind=Kind(kind) if kind in list(Kind) else Kind.IMAGE,
         channels=tuple(str(name) for name in own.get("channels", ())),
         writing=own.get("state") == "writing",
+        stamp=str(own.get("stamp", "")),
     )
 
 
-def attributes(spec: VolumeSpec, *, writing: bool = False) -> dict[str, Any]:
-    """Attributes of an array of this spec, JSON-able; lengths in nm, (z, y, x)."""
+def attributes(spec: VolumeSpec, *, writing: bool = False, stamp: str = "") -> dict[str, Any]:
+    """Attributes of an array of this spec, JSON-able; lengths in nm, (z, y, x).
+
+    `stamp` tells a finished array from what was there before; see `Writer.stamp`.
+    """
     own: dict[str, Any] = {"kind": spec.kind.value}
     if spec.channels != channel_names(len(spec.channels)):
         own["channels"] = list(spec.channels)
     if writing:
         own["state"] = "writing"
+    if stamp:
+        own["stamp"] = stamp
     noted: dict[str, Any] = {"mitocore": own}
     if spec.voxel_size:
         noted["resolution"] = [_plain(edge) for edge in spec.voxel_size.edges]

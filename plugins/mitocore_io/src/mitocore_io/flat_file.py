@@ -73,8 +73,9 @@ class FlatWriter(Writer):
         spec, beside = flat.spec, path.with_name(path.name + ".tmp")
         self._make(beside, spec)
         copy = self.opened(beside)
-        for roi in planes(spec):
-            copy.write(roi, flat.read(roi))
+        with targets.writing(str(beside)):
+            for roi in planes(spec):
+                copy.write(roi, flat.read(roi))
         copy.close()
         flat.close()
         beside.replace(path)
@@ -92,7 +93,7 @@ class FlatWriter(Writer):
             path.parent.mkdir(parents=True, exist_ok=True)
             self.lay_out(path, spec)
         except (OSError, ValueError) as error:
-            raise DataError(f"the file cannot be created: {error}", where=str(path)) from error
+            raise targets.unwritable(error, "the file cannot be created", str(path)) from error
 
 
 class WritableFlat(WritableVolume):
@@ -112,13 +113,15 @@ class WritableFlat(WritableVolume):
     def write(self, roi: Roi, values: NDArray[Any]) -> None:
         if self._flat.packed:
             self._unpack()
-        self._flat.write(roi, values)
+        with targets.writing(str(self._path)):
+            self._flat.write(roi, values)
 
     def finish(self, progress: Progress = lambda _done, _total: None) -> None:
         if self._path == self._target:
             return
         beside = self._path.with_name(self._path.name + ".tmp")
-        packed = not self._flat.packed and self._writer.pack(self._path, beside, progress)
+        with targets.writing(str(beside)):
+            packed = not self._flat.packed and self._writer.pack(self._path, beside, progress)
         self._flat.close()  # Windows renames no open file
         if packed:
             beside.replace(self._path)

@@ -66,8 +66,9 @@ def open_file(path: Path, mode: str) -> Any:
     """
     if not path.exists():
         raise missing(path)
+    kept = {"rdcc_nbytes": 0} if mode == "r+" else {}  # chunks that a full disk does not take would crash HDF5 at exit
     try:
-        return h5py.File(path, mode)
+        return h5py.File(path, mode, **kept)
     except OSError as error:
         if "truncated" in str(error):
             problem, hint = f"{path.name!r} is cut short", "copy the file again"

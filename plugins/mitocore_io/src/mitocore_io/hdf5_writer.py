@@ -2,6 +2,7 @@
 
 import json
 import logging
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -41,6 +42,8 @@ class Hdf5Writer(Writer):
         target, key = targets.named(self.path, name), self.key.replace("{name}", name).strip("/")
         part = targets.part_of(target)
         targets.check_dtype(spec, self.dtypes, "HDF5", str(target))
+        if target.exists():
+            _drop_abandoned(target)
         there = target if target.exists() else part
         held = there.exists() and _holds(there, key)
         if held and not resume:
@@ -72,6 +75,15 @@ class Hdf5Writer(Writer):
             raise DataError(f"{target.name!r} has no dataset {key!r}", where=str(there))
         return WritableHdf5(there, target, key)
 
+    def stamp(self, name: str) -> str:
+        target, key = targets.named(self.path, name), self.key.replace("{name}", name).strip("/")
+        there = next((path for path in (targets.part_of(target), target) if path.exists()), None)
+        if there is None:
+            return ""
+        with open_file(there, "r") as file:
+            found = file.get(key)
+            return attributes.record(dict(found.attrs)).stamp if isinstance(found, h5py.Dataset) else ""
+
     def _create(self, part: Path, key: str, spec: VolumeSpec) -> None:
         several = len(spec.channels) > 1
         chunk = tuple(min(c, n) for c, n in zip(self.chunks, spec.shape, strict=True))
@@ -88,9 +100,8 @@ class Hdf5Writer(Writer):
                 )
                 noted = attributes.attributes(spec, writing=True)
                 dataset.attrs.update({**noted, "mitocore": json.dumps(noted["mitocore"])})
-        except (OSError, ValueError, TypeError) as error:
-            problem = f"dataset {key!r} cannot be created: {str(error).splitlines()[0]}"
-            raise DataError(problem, where=str(part)) from error
+        except (OSError, RuntimeError, ValueError, TypeError) as error:
+            raise targets.unwritable(error, f"dataset {key!r} cannot be created", str(part)) from error
 
 
 class WritableHdf5(StoredArray, WritableVolume):
@@ -108,8 +119,9 @@ class WritableHdf5(StoredArray, WritableVolume):
         )
 
     def write(self, roi: Roi, values: NDArray[Any]) -> None:
-        self._array[self._axes.index(roi)] = self._axes.lay_out(values)
-        self._file.flush()
+        with targets.writing(str(self._path)):
+            self._array[self._axes.index(roi)] = self._axes.lay_out(values)
+            self._file.flush()
 
     def unfinish(self) -> None:
         """Note that the dataset is being written."""
@@ -123,18 +135,29 @@ class WritableHdf5(StoredArray, WritableVolume):
         if waiting:
             logger.info("%s keeps its name until %s is finished", self._path.name, ", ".join(waiting))
             return
-        self._file.close()  # Windows renames no open file
+        self.close()  # Windows renames no open file
         self._path.replace(self._target)
         self._path = self._target
         self._file = open_file(self._path, "r+")
         self._array = self._file[self._key]
 
     def close(self) -> None:
-        self._file.close()
+        with targets.writing(str(self._path)):
+            self._file.close()
 
     def _note(self, *, writing: bool) -> None:
-        self._array.attrs["mitocore"] = json.dumps(attributes.attributes(self._spec, writing=writing)["mitocore"])
-        self._file.flush()
+        noted = attributes.attributes(self._spec, writing=writing, stamp="" if writing else uuid.uuid4().hex)
+        with targets.writing(str(self._path)):
+            self._array.attrs["mitocore"] = json.dumps(noted["mitocore"])
+            self._file.flush()
+
+
+def _drop_abandoned(target: Path) -> None:
+    """Remove what is unfinished in a file that has its final name: a copy into it that did not come to its end."""
+    with open_file(target, "r+") as file:
+        for key in keys_of(file):
+            if attributes.record(dict(file[key].attrs)).writing:
+                del file[key]
 
 
 def _holds(path: Path, key: str) -> bool:

@@ -1,9 +1,12 @@
 """Reader of folders in which every file is one slice."""
 
 import json
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from mitocore_io import attributes, images
 from mitocore_io.axes import Axes
 from mitocore_io.targets import local, missing
 from mitocore_io.tiff_reader import TiffReader
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (*images.SUFFIXES, ".tif", ".tiff")
 _SAME = {".tiff": ".tif", ".jpeg": ".jpg"}
@@ -31,6 +36,7 @@ class SlicesReader(Reader):
 
     def open(self) -> Volume:
         files = _files(self.path)
+        _warn_of(_gap(files))
         form = _common([_form(file) for file in files], self.path)
         axes = Axes.of((len(files), form.height, form.width), "zyx", self.path)
         note = files[0].parent / NOTE
@@ -113,11 +119,43 @@ def _files(path: str) -> list[Path]:
     if not fits:
         what = f"no file that fits {pattern!r}" if pattern != "*" else "no slices"
         problem = f"{folder.name!r} holds {what}; slices are files that end in {', '.join(SUFFIXES)}"
-        raise DataError(problem, where=str(folder))
+        raise DataError(problem, where=str(folder), hint=_volumes_of(folder, "*"))
     if len(kinds) > 1:
         problem = f"{folder.name!r} holds slices that end in {' and '.join(kinds)}"
         raise DataError(problem, where=str(folder), hint=f'path = "{folder.name}/*{kinds[0]}"')
     return sorted(fits, key=lambda file: natural(file.name))
+
+
+def _gap(files: Sequence[Path]) -> str:
+    """Where the numbers at the end of names leave one out; "": nowhere. Steps of 10, or of 50 nm, are no gap.
+
+    >>> _gap([Path("raw/s1.png"), Path("raw/s2.png"), Path("raw/s4.png")])
+    "no slice lies between 's2.png' and 's4.png' in 'raw'; they count as neighbours"
+    """
+    ends = [re.search(r"^(.*?)([0-9]+)$", file.stem) for file in files]
+    if len({end[1] if end else None for end in ends}) != 1 or len(files) < 3:
+        return ""  # no numbers, or several series
+    numbers = [int(end[2]) for end in ends if end]
+    steps = [after - before for before, after in pairwise(numbers)]
+    wide = [number for number, step in enumerate(steps) if step > min(steps)]
+    if not wide or min(steps) < 1:
+        return ""
+    before, after = files[wide[0]], files[wide[0] + 1]
+    more = f" ({len(wide) - 1} more such gaps)" if len(wide) > 1 else ""
+    between = f"between {before.name!r} and {after.name!r} in {before.parent.name!r}{more}"
+    return f"no slice lies {between}; they count as neighbours"
+
+
+@cache
+def _warn_of(gap: str) -> None:
+    """Say it once, however often the folder is opened."""
+    if gap:
+        logger.warning("%s", gap)
+
+
+def _volumes_of(folder: Path, pattern: str) -> str:
+    """The hint for those who mean files that are a volume each."""
+    return f'one file alone; or "{folder.name}/{pattern}" for all, with "{{stem}}" in the path of the output'
 
 
 def _form(file: Path) -> _Form:
@@ -128,7 +166,7 @@ def _form(file: Path) -> _Form:
         (z, y, x), channels = volume.spec.shape, len(volume.spec.channels)
         if z * channels > 1:
             problem = f"{file.name!r} holds {z * channels} planes; each file of a folder is one slice"
-            raise DataError(problem, where=str(file), hint='reader = "tiff" for a file that is a volume')
+            raise DataError(problem, where=str(file), hint=_volumes_of(file.parent, f"*{file.suffix}"))
         return _Form(file.name, y, x, volume.spec.dtype)
 
 

@@ -41,7 +41,7 @@ class SlicesWriter(Writer):
         targets.check_dtype(spec, self.dtypes, f"a {self.suffix} slice", str(target))
         if len(spec.channels) > 1:
             problem = f"a {self.suffix} slice holds one channel, not {len(spec.channels)}: {', '.join(spec.channels)}"
-            raise DataError(problem, where=str(target), hint='writer = "zarr", or save one channel')
+            raise DataError(problem, where=str(target), hint="write to zarr, HDF5 or TIFF, or one channel alone")
         part = targets.part_of(target)
         if not resume:
             targets.refuse_taken(target, self.path)
@@ -50,12 +50,12 @@ class SlicesWriter(Writer):
                 targets.check_same(finished, spec, str(target))
             targets.unfinish(target)
         elif not (part / NOTE).is_file():
+            noted = {"suffix": self.suffix, "shape": spec.shape, "dtype": spec.dtype, **attributes.attributes(spec)}
             try:
                 part.mkdir(parents=True, exist_ok=True)
+                _replace(part / NOTE, json.dumps(noted, indent=1).encode())
             except OSError as error:
-                raise DataError(f"the folder cannot be created: {error}", where=str(part)) from error
-            noted = {"suffix": self.suffix, "shape": spec.shape, "dtype": spec.dtype, **attributes.attributes(spec)}
-            _replace(part / NOTE, json.dumps(noted, indent=1).encode())
+                raise targets.unwritable(error, "the folder cannot be created", str(part)) from error
         volume = self.open(name)
         targets.check_same(volume, spec, str(target))
         return volume
@@ -158,5 +158,6 @@ class WritableSlices(WritableVolume):
 def _replace(file: Path, content: bytes) -> None:
     """Write a file so that it is either whole or not there."""
     temporary = file.with_suffix(".tmp")
-    temporary.write_bytes(content)
-    temporary.replace(file)
+    with targets.writing(str(file)):
+        temporary.write_bytes(content)
+        temporary.replace(file)

@@ -1,10 +1,16 @@
 """Where a writer puts its arrays, and what it refuses to overwrite."""
 
 import difflib
-from collections.abc import Collection, Sequence
+import errno
+import os
+import re
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from mitocore import DataError, VolumeSpec, WritableVolume
+from mitocore import DataError, MitocoreError, ResourceError, VolumeSpec, WritableVolume
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def check_dtype(spec: VolumeSpec, dtypes: Collection[str], format: str, where: str) -> None:  # noqa: A002 - the word
@@ -91,6 +97,39 @@ def unfinish(target: Path) -> None:
         target.replace(part)
     except OSError as error:
         raise DataError(f"{target.name!r} cannot be renamed: {error.strerror}", where=str(target)) from error
+
+
+def unwritable(error: Exception, problem: str, where: str) -> MitocoreError:
+    """The error about what cannot be made: of the data, unless the disk is full."""
+    number = _number(error)
+    if number in _FULL:
+        hint = "free some disk space and run again to resume"
+        return ResourceError(f"{problem}: {os.strerror(number)}", where=where, hint=hint)
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return DataError(f"{problem}: {reason}", where=where)
+
+
+@contextmanager
+def writing(where: str) -> Iterator[None]:
+    """Turn the error of a full disk into one that says so; others may pass the next time, and stay what they are.
+
+    Raises
+    ------
+    ResourceError
+        If the disk, the quota or the largest size of a file is reached.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if _number(error) in _FULL:
+            raise unwritable(error, f"{Path(where).name!r} cannot be written", where) from error
+        raise
+
+
+def _number(error: Exception) -> int:
+    """What the system calls an error; HDF5 often says it in its text alone."""
+    said = re.search(r"\berrno = (\d+)", str(error))
+    return getattr(error, "errno", None) or (int(said[1]) if said else 0)
 
 
 def hint_of_keys(wanted: str, keys: Sequence[str], most: int = 12) -> str:

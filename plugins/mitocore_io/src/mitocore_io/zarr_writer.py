@@ -1,5 +1,6 @@
 """Writer of zarr: an OME-NGFF multiscale per array, or plain arrays as Catena reads them."""
 
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -15,7 +16,7 @@ from mitocore_io import attributes, ngff, pyramid, targets
 from mitocore_io.axes import Axes
 from mitocore_io.ngff import Version
 from mitocore_io.stored_array import StoredArray
-from mitocore_io.zarr_nodes import BAD_METADATA, format_of, is_array, multiscale_at, open_array
+from mitocore_io.zarr_nodes import BAD_METADATA, attributes_of, format_of, is_array, multiscale_at, open_array
 from mitocore_io.zarr_reader import noted_at
 
 _EFFORT = {"zstd": 1, "gzip": 5}  # label volumes compress well at the lowest effort already
@@ -83,6 +84,9 @@ class ZarrWriter(Writer):
             raise DataError(f"{Path(self.path).name!r} has no array {node.name!r}", where=str(node))
         return self._open(node, name)
 
+    def stamp(self, name: str) -> str:
+        return attributes.record(attributes_of(self._array(self._node(name)))).stamp
+
     def _node(self, name: str) -> Path:
         return targets.local(self.path).joinpath(
             *[part for part in self.key.replace("{name}", name).split("/") if part]
@@ -117,8 +121,7 @@ class ZarrWriter(Writer):
             path = "0" if self.layout == "ome" else node.relative_to(root).as_posix()
             self.add_array(group, path, spec, attributes.attributes(spec, writing=True))
         except BAD_METADATA as error:
-            problem = f"the array cannot be created: {str(error).splitlines()[0]}"
-            raise DataError(problem, where=str(node)) from error
+            raise targets.unwritable(error, "the array cannot be created", str(node)) from error
 
     def _open(self, node: Path, name: str) -> "WritableZarr":
         return WritableZarr(self, node, self._array(node), name)
@@ -167,7 +170,8 @@ class WritableZarr(StoredArray, WritableVolume):
         super().__init__(opened, axes, spec, str(node))
 
     def write(self, roi: Roi, values: NDArray[Any]) -> None:
-        self._array[self._axes.index(roi)] = self._axes.lay_out(values)
+        with targets.writing(str(self._node)):
+            self._array[self._axes.index(roi)] = self._axes.lay_out(values)
 
     def unfinish(self) -> None:
         """Note that the array is being written, and drop the coarser levels, which will not show what is written."""
@@ -181,12 +185,13 @@ class WritableZarr(StoredArray, WritableVolume):
                 del group[level.path]
 
     def finish(self, progress: Progress = lambda _done, _total: None) -> None:
-        if not is_array(self._node):
-            self._build_levels(progress)
-        self._note(writing=False)
+        with targets.writing(str(self._node)):
+            if not is_array(self._node):
+                self._build_levels(progress)
+            self._note(writing=False)
 
     def _note(self, *, writing: bool) -> None:
-        noted = attributes.attributes(self._spec, writing=writing)
+        noted = attributes.attributes(self._spec, writing=writing, stamp="" if writing else uuid.uuid4().hex)
         self._array.update_attributes({"mitocore": noted["mitocore"]})
 
     def _build_levels(self, progress: Progress) -> None:
