@@ -5,7 +5,6 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from mitocore import runs
@@ -19,7 +18,7 @@ from mitocore.header import WeightsHeader, read_header
 from mitocore.interfaces import Volume
 from mitocore.pipeline import plan
 from mitocore.registry import Registry
-from mitocore.volumes import ArrayVolume, installed
+from mitocore.volumes import in_memory, installed
 from mitocore.weights import is_path, resolve
 
 NETWORK = "net"
@@ -153,11 +152,7 @@ def segment(
     MitocoreError
         If it is refused.
     """
-    volume: Volume | None = None
-    if isinstance(source, np.ndarray):
-        volume = ArrayVolume(source, voxel_size)
-    elif isinstance(source, Volume):
-        volume = source
+    volume = None if isinstance(source, str | Path) else in_memory(source, voxel_size)
     sources = [source] if isinstance(source, str | Path) else []
     document = pipeline(weights, sources, voxel_size=voxel_size, output=output, settings=settings)
     document.data["run"] = {"workers": 0, **document.data.get("run", {})}

@@ -116,9 +116,10 @@ def test_a_volume_is_opened_by_its_suffix_or_by_the_reader_that_is_named(registr
     assert opened_by("reader", "b.raw", registry, named="sealed")[1].name == "sealed"
 
 
-def test_a_key_behind_two_colons_is_an_option_of_the_reader(registry):
-    with pytest.raises(ConfigError, match="reader 'sealed' has no option 'key'"):
+def test_a_key_behind_two_colons_is_refused_by_a_format_without_names(registry):
+    with pytest.raises(DataError, match=r"'a\.sealed' has no arrays with names") as refused:
         opened_by("reader", "a.sealed::raw", registry)
+    assert refused.value.hint == "leave ::raw out"
 
 
 def test_what_does_not_exist_and_has_no_known_suffix_is_missing_rather_than_unknown(registry, document, tmp_path):

@@ -153,8 +153,12 @@ def opened_by(
             check_exists(path, base, where=document.where(*keys, "path"))
         error.where = document.where(*keys, "path")
         raise
+    component = entry.load()
+    if key and "key" not in component.model_fields:
+        problem = f"{Path(path).name!r} has no arrays with names"
+        raise DataError(problem, where=document.where(*keys, "path"), hint=f"leave ::{key} out")
     options["path"] = str(Path(full).absolute()) + ("/" if full.endswith("/") else "") if "://" not in full else full
-    return configured(entry.load(), entry, options, document, *keys), entry
+    return configured(component, entry, options, document, *keys), entry
 
 
 def _suffixed(kind: str, path: str, registry: Registry) -> Entry:
