@@ -16,7 +16,7 @@ from mitocore.blockwise.lock import RunLock
 from mitocore.blockwise.workspace import Workspace
 from mitocore.config.pipeline import kind_of
 from mitocore.errors import DataError, ResourceError, RunError
-from mitocore.geometry import Roi, as_shape
+from mitocore.geometry import as_shape, stated_region
 from mitocore.interfaces import Writer
 from mitocore.specs import Kind, VolumeSpec
 from mitocore.volumes import installed, reader_of, writer_of
@@ -68,10 +68,7 @@ def convert(
     name = key or "volume"
     with reader_of(source, registry, reader, **stated).open() as volume:
         spec = volume.spec
-        try:
-            region = Roi.parse(roi, spec.shape) if roi else Roi.whole(spec.shape)
-        except ValueError as error:
-            raise DataError(str(error), where="--roi", hint="--roi 10:20,:,0:512") from error
+        region = stated_region(roi, spec.shape)
         held = kind_of(kind) or spec.kind
         dtype = _dtype(spec.dtype, held, into, str(source), str(target))
         edges = spec.voxel_size.edges if spec.voxel_size else (0.0, 0.0, 0.0)

@@ -9,7 +9,7 @@ from mitocore.blockwise.grid import BlockGrid
 from mitocore.config.components import build
 from mitocore.config.toml import near
 from mitocore.errors import ConfigError, DataError, WiringError
-from mitocore.geometry import Roi, Shape, as_shape
+from mitocore.geometry import Roi, Shape, as_shape, stated_region
 from mitocore.interfaces import Block, Metric, Volume
 from mitocore.registry import Registry
 from mitocore.specs import Kind
@@ -66,11 +66,7 @@ def compared(
             hint="name the array of labels, as in em.zarr::labels",
         )
     kind = kind or _kind(predicted)
-    try:
-        region = Roi.parse(roi, truth.spec.shape) if roi else Roi.whole(truth.spec.shape)
-    except ValueError as error:
-        raise DataError(str(error), where="--roi", hint="--roi 10:20,:,0:512") from error
-    return Compared(predicted, truth, kind, region, tuple(ignore))
+    return Compared(predicted, truth, kind, stated_region(roi, truth.spec.shape), tuple(ignore))
 
 
 def _kind(volume: Volume) -> Kind:

@@ -110,6 +110,24 @@ class Roi:
         return cls(as_shape(a for a, _ in ends), as_shape(b for _, b in ends))
 
 
+def stated_region(roi: str | None, shape: Shape) -> Roi:
+    """The region that ``--roi`` names of a volume of `shape` voxels; None: all of it.
+
+    >>> stated_region("1:3,:,:4", (8, 8, 8))
+    Roi(start=(1, 0, 0), stop=(3, 8, 4))
+
+    Raises
+    ------
+    ConfigError
+        If it is not three ranges, or one of them is empty or outside the volume.
+    """
+    try:
+        return Roi.whole(shape) if roi is None else Roi.parse(roi, shape)
+    except ValueError as error:
+        inside = ",".join(f"0:{(n + 1) // 2}" for n in shape)
+        raise ConfigError(str(error), where="--roi", hint=f"--roi {inside}") from error
+
+
 _UNIT_IN_NM = {"nm": 1.0, "å": 0.1, "angstrom": 0.1, "a": 0.1, "um": 1000.0, "µm": 1000.0, "μm": 1000.0}
 
 

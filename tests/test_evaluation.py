@@ -154,7 +154,7 @@ def test_a_prediction_of_several_channels_is_refused():
 
 @pytest.mark.parametrize("roi", ["1:2", "0:99,:,:", "a,b,c"])
 def test_a_region_that_is_none_is_refused(roi):
-    with pytest.raises(DataError) as refused:
+    with pytest.raises(ConfigError) as refused:
         evaluate(PREDICTED, TRUTH, roi=roi)
     assert refused.value.where == "--roi"
 

@@ -13,7 +13,6 @@ from mitocore.geometry import Roi, VoxelSize, as_shape
 from mitocore.interfaces import Progress, Reader, Volume, WritableVolume, Writer
 from mitocore.specs import VolumeSpec
 
-
 _AT_ONCE = 2**25
 """Bytes of whole planes that are mapped at once: the pages of a mapped file that were touched, and their neighbours,
 count as memory of this process for as long as it is mapped."""

@@ -9,7 +9,7 @@ from typing import Any
 from mitocore.config.pipeline import PipelineConfig
 from mitocore.config.toml import near
 from mitocore.errors import ConfigError, DataError, MitocoreError, WiringError, together
-from mitocore.geometry import Roi, as_shape
+from mitocore.geometry import Roi, as_shape, stated_region
 from mitocore.interfaces import Model, PostProcessor, StitchedPostProcessor, Writer
 from mitocore.pipeline import costs, regions, wiring
 from mitocore.pipeline.planned import INPUT, Plan, PlannedStep, SavedArray
@@ -62,7 +62,7 @@ def plan(
     _has_room(config, saved)
     if volume is None:
         return Plan(config, tuple(steps), saved, until=until, notes=tuple(notes))
-    region = _region(roi, volume)
+    region = stated_region(roi, volume.shape)
     here = {array.name.partition(".")[0] for array in saved} if config.writer is None else set()
     steps = [replace(step, stored=step.name in here) for step in steps]
     steps = [_sized(step, volume, config) for step in regions.of_steps(steps, Roi.whole(volume.shape), region)]
@@ -84,13 +84,6 @@ def _until(config: PipelineConfig, until: str | None) -> list[str]:
     if until not in names:
         raise WiringError(f"no step is called {until!r}", where="--until", hint=near(until, names))
     return names[: names.index(until) + 1]
-
-
-def _region(roi: str | None, volume: VolumeSpec) -> Roi:
-    try:
-        return Roi.parse(roi, volume.shape) if roi else Roi.whole(volume.shape)
-    except ValueError as error:
-        raise ConfigError(str(error), where="--roi", hint='--roi "0:64,0:256,0:256"') from error
 
 
 def _opened(config: PipelineConfig) -> VolumeSpec:
