@@ -196,7 +196,8 @@ def _require_undisturbed(component: PostProcessor, example: Example, change: str
 
 
 def _computed(step: PostProcessor, block: Block) -> Mapping[str, NDArray[Any]]:
-    """What the first pass of a step computes for a block."""
+    """What the first pass of a step computes for a block; of copies, as what it does to them is not asked here."""
+    block = replace(block, arrays={name: array.copy() for name, array in block.arrays.items()})
     if isinstance(step, LocalPostProcessor):
         return step.process(block)
     if isinstance(step, StitchedPostProcessor):

@@ -31,6 +31,11 @@ def micrometres(edges, axes="zyx"):
     return [edge / 1000 for axis, edge in zip("zyx", edges.edges, strict=True) if axis in axes]
 
 
+def edge(array):
+    """Of a chunk: few voxels, but not many chunks."""
+    return 4 if array.size < 10_000 else 32
+
+
 def nm(edges):
     return None if edges is None else VoxelSize(*(round(float(edge), 6) for edge in edges))
 
@@ -39,7 +44,7 @@ class TestZarrReader(ReaderTests):
     component = ZarrReader(path="a.zarr")
 
     def make_file(self, path, array, voxel_size):
-        chunks = tuple(min(4, n) for n in array.shape)
+        chunks = tuple(min(edge(array), n) for n in array.shape)
         made = zarr.create_array(str(path / "raw"), shape=array.shape, dtype=array.dtype, chunks=chunks, zarr_format=2)
         made[:] = array
         if voxel_size:
@@ -51,8 +56,9 @@ class TestOmeZarrReader(ReaderTests):
 
     def make_file(self, path, array, voxel_size):
         group = zarr.open_group(str(path), mode="w", zarr_format=3)
-        shape = tuple(-(-n // 4) * 4 for n in array.shape)  # of a shard
-        made = group.create_array("0", shape=array.shape, dtype=array.dtype, chunks=(4,) * array.ndim, shards=shape)
+        chunks = (edge(array),) * array.ndim
+        shape = tuple(-(-n // edge(array)) * edge(array) for n in array.shape)  # of a shard
+        made = group.create_array("0", shape=array.shape, dtype=array.dtype, chunks=chunks, shards=shape)
         made[:] = array
         unit = {"unit": "micrometer"} if voxel_size else {}
         axes = [{"name": name, "type": "space", **unit} for name in "zyx"[-array.ndim :]]
@@ -80,7 +86,7 @@ class TestTiffReader(ReaderTests):
         if voxel_size:
             for axis, edge in zip("ZYX", voxel_size.edges, strict=True):
                 stated |= {f"PhysicalSize{axis}": edge, f"PhysicalSize{axis}Unit": "nm"}
-        tifffile.imwrite(path, array, ome=True, metadata=stated, **self.options)
+        tifffile.imwrite(path, array, ome=True, metadata=stated, photometric="minisblack", **self.options)
 
 
 class TestBigTiffReader(TestTiffReader):
@@ -111,6 +117,7 @@ class TestNiftiReader(ReaderTests):
 
 class TestCompressedNiftiReader(TestNiftiReader):
     component = NiftiReader(path="a.nii.gz")
+    expected_failures: ClassVar = {"check_memory": "gzip has no places: what lies before a box is read with it"}
 
 
 class TestSlicesReader(ReaderTests):

@@ -329,7 +329,7 @@ class SquareSwap(NpyReader):
     def open(self):
         volume = super().open()
         if volume._array.shape[2] == volume._array.shape[3]:
-            volume._array = volume._array.swapaxes(2, 3)
+            volume._array = np.asarray(volume._array.swapaxes(2, 3))
         return volume
 
 
@@ -420,8 +420,9 @@ class XyzReader(NpyReader):
 
     def open(self):
         volume = super().open()
-        volume._array = volume._array.transpose(0, 3, 2, 1)
-        volume._spec = type(volume)(volume._array, self.voxel_size).spec
+        turned = np.asarray(volume._array.transpose(0, 3, 2, 1))
+        volume._spec = type(volume)(turned, self.voxel_size).spec
+        volume.read = lambda roi: turned[(slice(None), *roi.slices)].copy()
         return volume
 
 
@@ -492,12 +493,13 @@ class PaddingCounts(Normalizer):
     """From the smallest to the largest value, padding included."""
 
     def fit(self, boxes, spec):
-        finite = [box[np.isfinite(box)] for box in boxes]
-        ends = [(float(values.min()), float(values.max())) for values in finite if values.size]
-        low, high = min((low for low, _ in ends), default=0.0), max((high for _, high in ends), default=0.0)
-        if low == high:
-            raise DataError(f"every voxel is {low:g}")
-        return {"low": low, "high": high}
+        low, high = np.inf, -np.inf
+        for box in boxes:
+            finite = box[np.isfinite(box)].astype(float)
+            low, high = min(low, finite.min(initial=np.inf)), max(high, finite.max(initial=-np.inf))
+        if low >= high:
+            raise DataError("nothing varies")
+        return {"low": float(low), "high": float(high)}
 
     def apply(self, values, stats):
         centre, half = (stats["low"] + stats["high"]) / 2, (stats["high"] - stats["low"]) / 2
@@ -511,7 +513,7 @@ class SquareWraps(ZScore):
         stats = super().fit(boxes, spec)
         if spec.dtype != "uint8":
             return stats
-        squares = np.mean([np.square(box).mean() for box in boxes])
+        squares = sum(np.square(box).sum() for box in boxes) / sum(box.size for box in boxes)
         return {**stats, "std": (float(abs(squares - stats["mean"][0] ** 2)) ** 0.5,)}
 
 
