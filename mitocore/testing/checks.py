@@ -113,18 +113,17 @@ def _made(component: Component | type[Component]) -> tuple[Component | None, str
 
 
 def _finding(check: Check, call: Check) -> Finding:
-    passed, message = _outcome(call)
-    if passed is False and check in _FOR_THE_AUTHOR:
-        passed, message = None, f"needs tests: {_FOR_THE_AUTHOR[check]}; seen: {message.splitlines()[0]}"
-    return Finding(check.__name__, passed, message)
+    return Finding(check.__name__, *_outcome(check, call))
 
 
-def _outcome(call: Check) -> tuple[bool | None, str]:
+def _outcome(check: Check, call: Check) -> tuple[bool | None, str]:
     try:
         call()
     except NotChecked as reason:
         return None, f"needs tests: {reason}"
     except CheckFailed as failed:
+        if check in _FOR_THE_AUTHOR:
+            return None, f"needs tests: {_FOR_THE_AUTHOR[check]}; seen: {failed.seen}"
         return False, str(failed)
     except (ConfigError, DataError) as refusal:
         return None, f"needs tests: the inputs of this check are refused: {refusal.problem}"

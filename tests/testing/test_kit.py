@@ -79,8 +79,8 @@ AMONG_OTHERS = [  # wrong in ways that several checks see
     (wrong.LastBox(), {"check_order"}),
     (wrong.MeanOfRatios(), {"check_additive"}),
     (wrong.ByBoxes(), {"check_partition"}),
-    (models.Small(bend="in place"), {"check_repeats"}),
-    (models.Small(bend="dropout"), {"check_repeats"}),
+    (models.ChangesWindow(), {"check_repeats"}),
+    (models.AlwaysDropout(), {"check_repeats"}),
 ]
 
 
@@ -118,7 +118,8 @@ def test_a_failure_says_what_was_seen_and_what_to_change():
         wrong.Modest(),
         wrong.ModestWhole(),
         wrong.OnlyUint8(),
-        models.Small(bend="zeros"),
+        models.Small(),
+        models.ZeroHead(),
     ],
     ids=named,
 )
