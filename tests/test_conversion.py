@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -119,14 +120,19 @@ def test_what_is_no_path_is_refused(tmp_path, place):
         convert(place, tmp_path / "copy.npy")
 
 
-@pytest.fixture
+@contextmanager
 def full_disk():
-    """No file may become larger than a few kilobytes: to a program, that is a full disk."""
+    """No file may become larger than a few kilobytes: to a program, that is a full disk.
+
+    Only while something is written: the tests themselves may write their report to a file.
+    """
     resource = pytest.importorskip("resource", reason="this system has no largest size of files")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture
@@ -137,8 +143,8 @@ def large(tmp_path):
 
 
 @pytest.mark.parametrize("target", ["x.tif", "x.nii", "x.nii.gz", "x.npy", "x.zarr", "x.zarr::a/b", "x/"])
-def test_on_a_full_disk_a_copy_says_so_and_leaves_nothing(tmp_path, large, full_disk, target):
-    with pytest.raises(ResourceError, match="File too large") as refused:
+def test_on_a_full_disk_a_copy_says_so_and_leaves_nothing(tmp_path, large, target):
+    with full_disk(), pytest.raises(ResourceError, match="File too large") as refused:
         convert(large, f"{tmp_path}/{target}")
     assert refused.value.hint.startswith("free some disk space")
     assert "resume" not in str(refused.value)
@@ -146,10 +152,9 @@ def test_on_a_full_disk_a_copy_says_so_and_leaves_nothing(tmp_path, large, full_
     assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
 
 
-def test_a_copy_into_a_store_that_fails_leaves_its_other_arrays(tmp_path, large, request):
+def test_a_copy_into_a_store_that_fails_leaves_its_other_arrays(tmp_path, large):
     convert(large, f"{tmp_path}/x.zarr::raw", roi="0:2,0:8,0:8")
-    request.getfixturevalue("full_disk")
-    with pytest.raises(ResourceError):
+    with full_disk(), pytest.raises(ResourceError):
         convert(large, f"{tmp_path}/x.zarr::copies/raw")
     assert not (tmp_path / "x.zarr" / "copies").exists()
     assert whole(f"{tmp_path}/x.zarr::raw").shape == (2, 8, 8)
