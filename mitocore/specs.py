@@ -16,8 +16,9 @@ class Kind(StrEnum):
     PROBABILITY = "probability"  # [0, 1]; one channel per named class, boundary, centre …
     AFFINITY = "affinity"  # [0, 1]; per offset: v and v + offset are one object, stored at v; its sign is the side
     OFFSET = "offset"  # voxels; vector to the instance centre
-    DISTANCE = "distance"  # nm; signed, positive inside
+    DISTANCE = "distance"  # signed, positive inside: nm; or squashed to -1 … 1 (head with tanh)
     EMBEDDING = "embedding"  # channels have no order
+    DESCRIPTOR = "descriptor"  # [0, 1]; local shape descriptors, channels named as in `DESCRIPTORS`
     MASK = "mask"  # bool
     SEMANTIC = "semantic"  # uint16 class ids
     INSTANCE = "instance"  # uint64 object ids, unique over the whole volume
@@ -27,7 +28,15 @@ class Kind(StrEnum):
 Storage = Literal["float32", "float16", "uint8"]
 _MEMORY = {Kind.MASK: "bool", Kind.SEMANTIC: "uint16", Kind.INSTANCE: "uint64"}
 _CHOICE = (Kind.PROBABILITY, Kind.AFFINITY)  # `storage` applies to these
-_HALF = (*_CHOICE, Kind.OFFSET, Kind.EMBEDDING)
+_HALF = (*_CHOICE, Kind.OFFSET, Kind.EMBEDDING, Kind.DESCRIPTOR)
+DESCRIPTORS = (
+    *("offset_z", "offset_y", "offset_x"),
+    *("variance_z", "variance_y", "variance_x"),
+    *("correlation_zy", "correlation_zx", "correlation_yx"),
+    "size",
+)
+"""Channels of `Kind.DESCRIPTOR`: mean offset, variances and correlations of an object around a voxel, and its share of
+the neighbourhood (Sheridan et al. 2023, local shape descriptors)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +94,7 @@ class Head:
 
     name: str
     channels: tuple[str, ...]
-    activation: Literal["sigmoid", "softmax", "none"] = "sigmoid"
+    activation: Literal["sigmoid", "softmax", "tanh", "none"] = "sigmoid"
     kind: Kind = Kind.PROBABILITY
     offsets: tuple[Shape, ...] = ()
     auxiliary: bool = False  # used by losses only; absent at inference

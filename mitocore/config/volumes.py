@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mitocore.config.components import opened_by, resolved
+from mitocore.config.labelled import LabelValues, Split, VolumeTable
 from mitocore.config.split import Parts, divide, gap_in_voxels
+from mitocore.config.table import ComponentTable
 from mitocore.config.toml import Document, Key
-from mitocore.config.training import ComponentTable, LabelValues, Split, VolumeTable
 from mitocore.errors import ConfigError, ContractError, DataError
 from mitocore.geometry import Roi, Shape, as_shape
 from mitocore.interfaces import Model, Reader

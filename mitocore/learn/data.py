@@ -13,16 +13,15 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data import Sampler as Numbers
 
 from mitocore.blockwise.arrays import Normalised, Opened, Source
-from mitocore.config.training import LABEL_KINDS, LabelValues
+from mitocore.config.labelled import LABEL_KINDS, LabelValues
 from mitocore.config.volumes import PlannedVolume
 from mitocore.errors import ContractError
-from mitocore.geometry import Roi, Shape, VoxelSize, as_shape
-from mitocore.interfaces import LabelledVolume, Labels, Normalizer, SamplerIndex, Stats, Target, Volume
+from mitocore.geometry import Roi, VoxelSize, as_shape
+from mitocore.interfaces import LabelledVolume, Labels, Normalizer, SamplerIndex, Stats, Volume
+from mitocore.learn.encode import VALID, cut, encoded, label_halo
 from mitocore.specs import Kind, VolumeSpec
-from mitocore.training import PlannedObjective, TrainingPlan
+from mitocore.training import TrainingPlan
 
-VALID = "valid"
-"""Name under which the mask travels with the labels through the augments: 1 where voxels count."""
 _DTYPES = {Kind.INSTANCE: "uint64", Kind.SEMANTIC: "uint16"}
 
 
@@ -117,44 +116,6 @@ def _mirrored(values: NDArray[Any], part: Roi, box: Roi) -> NDArray[Any]:
     ends = zip(part.start, part.stop, box.start, box.stop, strict=True)
     widths = [(a - lower, upper - b) for a, b, lower, upper in ends]
     return np.pad(values, [(0, 0)] * (values.ndim - 3) + widths, mode="reflect")
-
-
-def encoded(
-    objective: PlannedObjective, labels: Labels, voxel_size: VoxelSize | None, halo: Shape
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Target (c, z, y, x) and weight (1, z, y, x), from label arrays that are `halo` larger on every side.
-
-    Raises
-    ------
-    ContractError
-        If the target gives another shape or dtype than it declares.
-    """
-    target: Target = objective.target
-    named = {name: labels[name] for name in objective.labels if name in labels}
-    values = target.encode(named, voxel_size)
-    shape = next(iter(named.values())).shape
-    declared = (len(target.gives().channels), *shape)
-    if values.shape != declared or values.dtype != np.float32:
-        name = type(target).__name__
-        problem = f"target {name} gives {values.dtype} of shape {values.shape}, not float32 of {declared}"
-        raise ContractError(problem, hint=f"mend {name}.encode or {name}.gives")
-    counted = labels[VALID] == 1
-    for ids in named.values():
-        if ids.dtype.kind in "iu":
-            counted = counted & (ids != np.iinfo(ids.dtype).max)
-    return cut(values, halo), cut(counted[None].astype(np.float32), halo)
-
-
-def cut(array: NDArray[Any], voxels: Shape) -> NDArray[Any]:
-    """The array without `voxels` at each face of its last three axes."""
-    z, y, x = (slice(v, n - v) for v, n in zip(voxels, array.shape[-3:], strict=True))
-    return array[..., z, y, x]
-
-
-def label_halo(plan: TrainingPlan, voxel_size: VoxelSize | None) -> Shape:
-    """Labels needed around a box by all targets."""
-    halos = [objective.target.halo(voxel_size) for objective in plan.objectives]
-    return as_shape(max(axis) for axis in zip(*halos, strict=True))
 
 
 class Crops(Dataset[dict[str, Any]]):

@@ -7,12 +7,11 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from mitocore.config.training import Schedule, Train
 from mitocore.errors import ContractError, RunError
 from mitocore.learn.device import seed
+from mitocore.learn.optimizer import build_optimizer, rate_factor
 from mitocore.training import TrainingPlan
 
 
@@ -67,8 +66,8 @@ class Learner(LightningModule):  # type: ignore[misc] # lightning is not typed
 
 def objective_names(plan: TrainingPlan) -> list[str]:
     """What the losses are called in logs: by head, numbered where a head has several."""
-    heads = [objective.head.name for objective in plan.objectives]
-    return [h if heads.count(h) == 1 else f"{h}.{heads[:n].count(h) + 1}" for n, h in enumerate(heads)]
+    names = [objective.name for objective in plan.objectives]
+    return [h if names.count(h) == 1 else f"{h}.{names[:n].count(h) + 1}" for n, h in enumerate(names)]
 
 
 def objective_losses(
@@ -78,54 +77,29 @@ def objective_losses(
     targets: list[Tensor],
     weights: list[Tensor],
 ) -> list[Tensor]:
-    """The loss of each objective, in float32 whatever the network's precision."""
-    pairs = zip(plan.objectives, losses, targets, weights, strict=True)
-    return [loss(logits[o.head.name].float(), target=target, weight=weight) for o, loss, target, weight in pairs]
+    """The loss of each objective, in float32 whatever the network's precision; auxiliary heads that are there count."""
+    found = []
+    for objective, loss, encoded, weight in zip(plan.objectives, losses, targets, weights, strict=True):
+        target = encoded if objective.target else None
+        total = loss(*(logits[head.name].float() for head in objective.heads), target=target, weight=weight)
+        for head, factor in objective.auxiliary:
+            if head.name in logits:
+                total = total + factor * loss(logits[head.name].float(), target=target, weight=weight)
+        found.append(total)
+    return found
 
 
 def check_logits(logits: Any, plan: TrainingPlan, image: torch.Size) -> None:
-    """Refuse what a network gives if it is not what its model declares."""
+    """Refuse what a network gives if it is not what its model declares.
+
+    An auxiliary head that an objective names itself, such as points and their places, may have any space.
+    """
     space = tuple(n - 2 * c for n, c in zip(image[2:], plan.window.crop, strict=True))
-    for head in (objective.head for objective in plan.objectives):
+    named = {head.name: head for o in plan.objectives for head in (*o.heads, *(head for head, _ in o.auxiliary))}
+    free = {head.name for o in plan.objectives for head in o.heads if head.auxiliary}
+    for head in named.values():
         wanted = (image[0], len(head.channels), *space)
         shape = tuple(logits[head.name].shape) if isinstance(logits, Mapping) and head.name in logits else None
-        if shape != wanted:
+        if shape is None or shape[: 2 if head.name in free else None] != wanted[: 2 if head.name in free else None]:
             problem = f"{plan.component!r} gives {shape or 'nothing'} for head {head.name!r}; it declares {wanted}"
             raise ContractError(problem, hint="mend the model's forward() or heads()")
-
-
-def build_optimizer(network: nn.Module, train: Train) -> Optimizer:
-    """The optimiser; vectors (biases, scales and shifts of norms) have no weight decay."""
-    options, parameters = train.optimizer, [p for p in network.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": options.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if options.name == "sgd":
-        return SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.momentum > 0)
-    return AdamW(groups, lr=options.lr) if options.name == "adamw" else Adam(groups, lr=options.lr)
-
-
-def rate_factor(schedule: Schedule, steps: int) -> Callable[[int], float]:
-    """Learning rate at a step, as a share of the highest.
-
-    >>> factor = rate_factor(Schedule(name="cosine", warmup=2), 10)
-    >>> [round(factor(step), 3) for step in (0, 1, 2, 6, 10)]
-    [0.5, 1.0, 1.0, 0.5, 0.0]
-    """
-    warmup = schedule.warmup
-    if warmup is None:
-        warmup = round(0.3 * steps) if schedule.name == "one_cycle" else 0
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            rise = (step + 1) / warmup
-            # one cycle starts at 1/25 of the highest rate (Smith & Topin 2017, arXiv 1708.07120)
-            return 1 / 25 + (1 - 1 / 25) * (1 - math.cos(math.pi * rise)) / 2 if schedule.name == "one_cycle" else rise
-        if schedule.name == "constant":
-            return 1.0
-        done = (step - warmup) / max(steps - warmup, 1)
-        return (1 + math.cos(math.pi * min(done, 1.0))) / 2
-
-    return factor

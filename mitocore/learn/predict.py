@@ -292,6 +292,8 @@ class _Strip:
             raise ContractError(f"head {head.name!r} has shape {tuple(logits.shape)}, its declaration says {shape}")
         if head.activation == "sigmoid":
             return logits.sigmoid()
+        if head.activation == "tanh":
+            return logits.tanh()
         return logits.softmax(dim=1) if head.activation == "softmax" else logits
 
     @torch.inference_mode()

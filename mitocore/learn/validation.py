@@ -17,7 +17,8 @@ from mitocore.blockwise.tiles import TileLattice
 from mitocore.errors import DataError
 from mitocore.geometry import Roi, as_shape
 from mitocore.interfaces import Block
-from mitocore.learn.data import VALID, OpenVolume, Prepared, encoded, label_halo
+from mitocore.learn.data import OpenVolume, Prepared
+from mitocore.learn.encode import VALID, encoded, label_halo
 from mitocore.learn.predict import Inference, Slab, rows_within, slabs
 from mitocore.specs import ArraySpec, Head
 from mitocore.training import PlannedObjective, TrainingPlan
@@ -43,7 +44,7 @@ class Validation:
         self.plan, self.part = plan, part
         self.volumes = [(v, box) for v in volumes if (box := getattr(v.planned.parts, part))]
         self.settings = Inference(device, plan.train.precision, plan.train.batch)
-        self.objectives = [o for o in plan.objectives if not o.head.auxiliary]
+        self.objectives = [o for o in plan.objectives if not any(head.auxiliary for head in o.heads)]
         self.losses = [objective.loss.build() for objective in self.objectives]
 
     def check(self) -> None:
@@ -91,13 +92,11 @@ class Validation:
                 for slab in found:
                     for number, objective in enumerate(self.objectives):
                         target, weight = self._truth(objective, volume, slab.roi, region)
-                        predicted = slab.heads[objective.head.name]
                         if counted := float(np.count_nonzero(weight)):
-                            loss = self._loss(number, objective.head, predicted, target, weight)
-                            sums[number] += loss * counted, counted
+                            sums[number] += self._loss(number, objective, slab, target, weight) * counted, counted
                         if objective is self._scored:
                             truth = np.where(weight > 0, target, np.float32(np.nan))  # NaN: left out of the score
-                            part = self._partial(objective.head, predicted, truth, slab.roi, region, volume)
+                            part = self._partial(objective.heads[0], slab, truth, region, volume)
                             partial = part if partial is None else partial + part
                     done += slab.roi.voxels
                     told(done, total)
@@ -113,7 +112,7 @@ class Validation:
     @property
     def _scored(self) -> PlannedObjective | None:
         head = self.plan.metric[0] if self.plan.metric else None
-        return next((o for o in self.objectives if o.head.name == head), None)
+        return next((o for o in self.objectives if o.target and o.name == head), None)
 
     def _slabs(self, network: nn.Module, volume: OpenVolume, region: Roi) -> Generator[Slab]:
         def read(roi: Roi) -> NDArray[np.float32]:
@@ -140,27 +139,25 @@ class Validation:
     def _loss(
         self,
         number: int,
-        head: Head,
-        predicted: NDArray[np.float32],
+        objective: PlannedObjective,
+        slab: Slab,
         target: NDArray[np.float32],
         weight: NDArray[np.float32],
     ) -> float:
-        tensors = [torch.from_numpy(np.ascontiguousarray(a))[None] for a in (predicted, target, weight)]
-        return float(self.losses[number](_logits(head, tensors[0]), target=tensors[1], weight=tensors[2]))
+        logits = [_logits(head, _tensor(slab.heads[head.name])) for head in objective.heads]
+        wanted = _tensor(target) if objective.target else None
+        return float(self.losses[number](*logits, target=wanted, weight=_tensor(weight)))
 
-    def _partial(
-        self,
-        head: Head,
-        predicted: NDArray[np.float32],
-        truth: NDArray[np.float32],
-        roi: Roi,
-        region: Roi,
-        volume: OpenVolume,
-    ) -> Any:
+    def _partial(self, head: Head, slab: Slab, truth: NDArray[np.float32], region: Roi, volume: OpenVolume) -> Any:
         if self.plan.metric is None:
             return None
-        arrays = {"predicted": settle(predicted, _spec(head)), "truth": truth}
-        return self.plan.metric[1].partial(Block(roi, roi, arrays, Roi.whole(region.shape), volume.voxel_size))
+        arrays = {"predicted": settle(slab.heads[head.name], _spec(head)), "truth": truth}
+        whole = Roi.whole(region.shape)
+        return self.plan.metric[1].partial(Block(slab.roi, slab.roi, arrays, whole, volume.voxel_size))
+
+
+def _tensor(values: NDArray[np.float32]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values))[None]
 
 
 def shifted(roi: Roi, region: Roi) -> Roi:
@@ -177,6 +174,8 @@ def _logits(head: Head, values: Tensor) -> Tensor:
     """Logits whose activation gives these (blended) values."""
     if head.activation == "none":
         return values
+    if head.activation == "tanh":
+        return torch.atanh(values.clamp(_EDGE - 1, 1 - _EDGE))
     inside = values.clamp(_EDGE, 1 - _EDGE)
     return torch.logit(inside) if head.activation == "sigmoid" else torch.log(inside)
 

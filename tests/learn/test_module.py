@@ -5,10 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mitocore.config.training import Optimizer, Schedule, Train
+from mitocore.config.optimisation import Optimizer, Schedule, Train
 from mitocore.errors import ContractError, ResourceError
 from mitocore.learn import device
-from mitocore.learn.module import Learner, build_optimizer, rate_factor
+from mitocore.learn.module import Learner, rate_factor
+from mitocore.learn.optimizer import build_optimizer
 from mitocore.training import TrainingPlan
 
 Planned = Callable[..., TrainingPlan]
