@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from mitocore.errors import WiringError
 from mitocore.interfaces import Loss
@@ -16,7 +16,10 @@ from mitocore.testing.suite import ComponentTests
 if TYPE_CHECKING:
     from torch import Tensor
 
+Activation = Literal["sigmoid", "softmax", "tanh", "none"]
 SHAPE = (4, 6, 8)
+POINTS = 40
+_PLACES = ("z", "y", "x")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +32,28 @@ class Pair:
 
 @cache
 def _pairs() -> tuple[Pair, ...]:
-    """Pairs of which a loss may accept some: one head or two, every kind, one to three channels, a target or none."""
-    real = (Kind.AFFINITY, Kind.OFFSET, Kind.DISTANCE, Kind.EMBEDDING)
+    """Pairs of which a loss may accept some: every kind and activation, one to three channels, one head or two, a
+    target or none; heads that differ; points with their places."""
+    real = (Kind.AFFINITY, Kind.OFFSET, Kind.DISTANCE, Kind.DESCRIPTOR, Kind.EMBEDDING)
     found = []
     for count, kind in product((1, 2, 3), (Kind.PROBABILITY, *real)):
         names = tuple(f"channel{number}" for number in range(count))
         offsets = tuple((0, 0, -1 - n) for n in range(count)) if kind is Kind.AFFINITY else ()
-        for activation in ("sigmoid", "softmax") if kind is Kind.PROBABILITY else ("none", "sigmoid"):
+        usual: tuple[Activation, ...] = ("sigmoid", "softmax", "none", "tanh")
+        for activation in usual if kind is Kind.PROBABILITY else ("none", "sigmoid", "tanh"):
             one, two = (Head(name, names, activation, kind, offsets) for name in ("one", "two"))
             targets = [ArraySpec(kind, names, offsets), *(ArraySpec(k) for k in (Kind.SEMANTIC, Kind.INSTANCE)), None]
             for target, heads in product(targets, ((one,), (one, two))):
                 found.append(Pair(heads, target))
+    probability = Head("one", ("",))
+    squashed = Head("two", ("",), "tanh", Kind.DISTANCE)
+    found += [Pair(heads, None) for heads in ((probability, squashed), (squashed, probability))]
+    places = Head("places", _PLACES, "none", Kind.OFFSET, auxiliary=True)
+    choices: tuple[tuple[int, Activation], ...] = ((1, "sigmoid"), (3, "sigmoid"), (3, "softmax"))
+    for count, activation in choices:
+        names = tuple(f"channel{number}" for number in range(count))
+        points = Head("points", names, activation, auxiliary=True)
+        found.append(Pair((points, places), ArraySpec(Kind.PROBABILITY, names)))
     return tuple(found)
 
 
@@ -66,22 +80,51 @@ def _target(pair: Pair, seed: int = 0) -> "Tensor | None":
     if pair.target is None:
         return None
     rng = torch.Generator().manual_seed(seed)
-    channels = len(pair.target.channels)
+    channels, activation = len(pair.target.channels), pair.heads[0].activation
     noise = torch.rand((2, channels, *SHAPE), generator=rng)
     if pair.target.kind in (Kind.SEMANTIC, Kind.INSTANCE):
         return (noise * max(2, len(pair.heads[0].channels))).floor()
-    if pair.target.kind is not Kind.PROBABILITY:
-        return noise.round() if pair.target.kind is Kind.AFFINITY else 4 * noise - 2
-    if pair.heads[0].activation == "softmax":
+    if activation == "softmax":
         return (noise == noise.amax(1, keepdim=True)).float()
-    return noise.round()
+    if activation == "tanh":
+        return 1.8 * noise - 0.9
+    if pair.target.kind in (Kind.PROBABILITY, Kind.AFFINITY):
+        return noise.round()
+    return 0.05 + 0.9 * noise if activation == "sigmoid" else 4 * noise - 2
 
 
 def _logits(pair: Pair, seed: int = 1) -> "list[Tensor]":
     import torch
 
     rng = torch.Generator().manual_seed(seed)
-    return [torch.randn((2, len(head.channels), *SHAPE), generator=rng) for head in pair.heads]
+    made = []
+    for head in pair.heads:
+        space = (1, 1, POINTS) if head.auxiliary else SHAPE
+        draw = torch.rand if _says_where(head) else torch.randn
+        made.append(draw((2, len(head.channels), *space), generator=rng))
+    return made
+
+
+def _says_where(head: Head) -> bool:
+    return head.auxiliary and head.activation == "none" and head.channels in (_PLACES, _PLACES[1:])
+
+
+def _hidden(pair: Pair, logits: "Sequence[Tensor]", weight: "Tensor") -> "list[Tensor]":
+    """Which logits belong to voxels of weight 0, (n, 1, …) for each head; of places none."""
+    import torch
+
+    places = next((values for head, values in zip(pair.heads, logits, strict=True) if _says_where(head)), None)
+    found = []
+    for head, values in zip(pair.heads, logits, strict=True):
+        if _says_where(head):
+            found.append(torch.zeros_like(values[:, :1], dtype=torch.bool))
+        elif head.auxiliary and places is not None:
+            at = (places.detach()[:, :, 0, 0] * torch.tensor(SHAPE).view(1, 3, 1)).long()
+            crops = [weight[n, 0, z, y, x] == 0 for n, (z, y, x) in enumerate(at)]
+            found.append(torch.stack(crops).view(len(at), 1, 1, 1, -1))
+        else:
+            found.append(weight == 0)
+    return found
 
 
 def _perfect(pair: Pair) -> "Tensor | None":
@@ -96,7 +139,11 @@ def _perfect(pair: Pair) -> "Tensor | None":
         return 12 * (2 * (target == classes).float() - 1)
     if target.shape[1] != len(head.channels) or pair.target.kind in (Kind.SEMANTIC, Kind.INSTANCE):
         return None
-    return target if head.activation == "none" else 12 * (2 * target - 1)
+    if head.activation == "softmax":
+        return 12 * (2 * target - 1)
+    if head.activation == "none":
+        return target
+    return torch.atanh(target) if head.activation == "tanh" else torch.logit(target, eps=1e-5)
 
 
 def _weight() -> "Tensor":
@@ -135,15 +182,14 @@ def check_weight_zero(loss: Loss, pair: Pair | None = None) -> None:
     compared, target, weight = loss.build(), _target(pair), _weight()
     weight[:, :, :2, 1:4] = 0
     logits = [values.requires_grad_() for values in _logits(pair)]
+    hidden = _hidden(pair, logits, weight)
     value = compared(*logits, target=target, weight=weight)
     torch.autograd.backward(value)
     change = "multiply every voxel's term by `weight`, and divide by the sum of weights, not by the number of voxels"
-    for head, values in zip(pair.heads, logits, strict=True):
-        leak = 0.0 if values.grad is None else float(values.grad[:, :, :2, 1:4].abs().max())
+    for head, values, out in zip(pair.heads, logits, hidden, strict=True):
+        leak = 0.0 if values.grad is None else float((values.grad * out).abs().max())
         require(leak == 0, f"head {head.name!r} has a gradient of {leak:g} where the weight is 0", change)
-    other = [values.detach().clone() for values in logits]
-    for values in other:
-        values[:, :, :2, 1:4] = 5 - 2 * values[:, :, :2, 1:4]
+    other = [torch.where(out, 5 - 2 * values, values).detach() for values, out in zip(logits, hidden, strict=True)]
     if target is not None:
         target = target.clone()
         target[:, :, :2, 1:4] = 1 - target[:, :, :2, 1:4]
@@ -180,7 +226,10 @@ def check_half_precision(loss: Loss, pair: Pair | None = None) -> None:
     import torch
 
     pair = pair or pair_of(loss)
-    logits = [(values.sign() * 60_000).to(torch.float16).requires_grad_() for values in _logits(pair)]
+    logits = [
+        (values if _says_where(head) else values.sign() * 60_000).to(torch.float16).requires_grad_()
+        for head, values in zip(pair.heads, _logits(pair), strict=True)
+    ]
     value = loss.build()(*logits, target=_target(pair), weight=_weight())
     change = "begin with logits.float(), and use functions of logits, such as binary_cross_entropy_with_logits"
     require(value.isfinite(), f"a loss of {value.item():g} for logits of 60 000 in half precision", change)
