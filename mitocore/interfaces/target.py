@@ -28,6 +28,10 @@ class Target(Component):
         """Extra labels needed around a crop so that its border is encoded as inside the volume."""
         return (0, 0, 0)
 
+    def local(self) -> bool:
+        """Whether crop and halo settle every value; else only those of objects that lie whole within crop and halo."""
+        return True
+
     @abstractmethod
     def gives(self) -> ArraySpec: ...
 

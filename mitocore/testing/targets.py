@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mitocore.geometry import VoxelSize, as_shape
+from mitocore.geometry import Shape, VoxelSize, as_shape
 from mitocore.interfaces import Target
-from mitocore.specs import Kind
+from mitocore.specs import DESCRIPTORS, Kind
 from mitocore.testing.checking import (
     Check,
     CheckFailed,
@@ -24,13 +24,17 @@ from mitocore.testing.suite import ComponentTests
 
 SHAPE = (12, 20, 24)
 EDGES = VoxelSize(16.0, 8.0, 8.0)
+_FARTHEST = 24  # voxels of a halo that lie inside the labels of `check_halo`; they would be large otherwise
 _DTYPES = {Kind.INSTANCE: "uint64", Kind.SEMANTIC: "uint16", Kind.MASK: "bool"}
 
 
-def labels_of(target: Target, seed: int = 0) -> dict[str, NDArray[Any]]:
-    """Label arrays (z, y, x) that satisfy `needs`, with some voxels to ignore, all of one tissue."""
-    ids = instances(SHAPE, np.random.default_rng(seed))
-    ids = np.unique(ids, return_inverse=True)[1].reshape(SHAPE).astype(np.uint64)
+def labels_of(target: Target, seed: int = 0, shape: Shape = SHAPE) -> dict[str, NDArray[Any]]:
+    """Label arrays (z, y, x) that satisfy `needs`, those that are optional too, all of one tissue.
+
+    Some voxels are to be ignored, at a corner and in the middle.
+    """
+    ids = instances(shape, np.random.default_rng(seed))
+    ids = np.unique(ids, return_inverse=True)[1].reshape(shape).astype(np.uint64)
     labels = {}
     for name, need in target.needs().items():
         kind = next((kind for kind in need.kinds if kind in _DTYPES), None)
@@ -38,7 +42,8 @@ def labels_of(target: Target, seed: int = 0) -> dict[str, NDArray[Any]]:
             raise NotChecked(f"no example of {name!r}, which is none of instances, classes and mask")
         array = (ids if kind is Kind.INSTANCE else ids % 3).astype(_DTYPES[kind])
         if kind is not Kind.MASK:
-            array[:2, :3, :4] = np.iinfo(array.dtype).max
+            z, y, x = (n // 2 for n in shape)
+            array[:2, :3, :4] = array[z : z + 2, y : y + 3, x : x + 4] = np.iinfo(array.dtype).max
         labels[name] = array
     return labels
 
@@ -68,19 +73,33 @@ def check_result(target: Target) -> None:
     with undisturbed(), unmodified(labels, "encode"):
         found = target.encode(labels, EDGES)
     expected = (len(spec.channels), *SHAPE)
+    if spec.kind is Kind.AFFINITY:
+        seen = f"{len(spec.channels)} affinities with {len(spec.offsets)} offsets"
+        require(len(spec.offsets) == len(spec.channels), seen, "state one offset (z, y, x) per channel in `gives`")
+    if spec.kind is Kind.DESCRIPTOR:
+        change = "name them as mitocore.specs.DESCRIPTORS does"
+        require(set(spec.channels) <= set(DESCRIPTORS), f"descriptors called {spec.channels}", change)
     seen = f"encode gives {found.dtype} of shape {found.shape}, not float32 of {expected}"
     require(found.dtype == np.float32 and found.shape == expected, seen, "mend `encode`, or the channels in `gives`")
     require(np.isfinite(found).all(), "encode gives values that are not finite", "give ignored voxels a finite value")
     low, high = float(found.min()), float(found.max())
-    if spec.kind in (Kind.PROBABILITY, Kind.AFFINITY, Kind.MASK):
+    if spec.kind in (Kind.PROBABILITY, Kind.AFFINITY, Kind.DESCRIPTOR, Kind.MASK):
         require(low >= 0 and high <= 1, f"a {spec.kind} from {low:g} to {high:g}", "keep it within 0 and 1")
     elif spec.kind is Kind.WEIGHT:
         require(low >= 0, f"a weight of {low:g}", "let no weight be negative")
 
 
 def check_needs(target: Target) -> None:
-    """`encode` reads only the label arrays that `needs` names."""
-    target.encode(_Watched(labels_of(target)), EDGES)
+    """`encode` reads only the label arrays that `needs` names, and does without those that are optional."""
+    labels = labels_of(target)
+    target.encode(_Watched(labels), EDGES)
+    required = {name: array for name, array in labels.items() if not target.needs()[name].optional}
+    if len(required) < len(labels):
+        try:
+            target.encode(required, EDGES)
+        except KeyError as error:
+            seen = f"encode raises KeyError: {error} without the label arrays that are optional"
+            raise CheckFailed(seen, "look whether the array is there, or leave optional=True out of `needs`") from error
 
 
 def check_relabelling(target: Target) -> None:
@@ -99,20 +118,43 @@ def check_relabelling(target: Target) -> None:
 
 
 def check_halo(target: Target) -> None:
-    """A crop with `halo`, encoded, is the same as what is cropped of the encoded whole."""
-    labels, halo = labels_of(target), target.halo(EDGES)
+    """A crop with `halo`, encoded, is the same as what is cropped of the encoded whole.
+
+    Of a target that is not `local`, as far as all objects lie within crop and halo.
+    """
+    halo = target.halo(EDGES)
+    seen = f"halo gives {halo!r} for voxels of {EDGES}"
+    require(len(halo) == 3 and min(halo) >= 0, seen, "give three numbers of voxels, z, y, x")
+    shape = as_shape(n + 2 * min(h, _FARTHEST) for n, h in zip(SHAPE, halo, strict=True))
+    labels = labels_of(target, shape=shape)
     expected = target.encode(labels, EDGES)
     change = "enlarge `halo` to the farthest voxel that `encode` looks at"
-    for start, length in (((3, 6, 7), (5, 7, 8)), ((0, 9, 0), (4, 6, 9)), ((7, 0, 12), (5, 9, 12))):
+    if target.local():
+        change += ", or let `local` say that objects matter as a whole"
+    inset = as_shape((n - m) // 2 for n, m in zip(shape, SHAPE, strict=True))
+    for corner, length in (((3, 6, 7), (5, 7, 8)), ((0, 9, 0), (4, 6, 9)), ((7, 0, 12), (5, 9, 12))):
+        start = as_shape(np.add(corner, inset))
         stop = as_shape(np.add(start, length))
         low = [max(0, a - h) for a, h in zip(start, halo, strict=True)]
-        high = [min(n, b + h) for n, b, h in zip(SHAPE, stop, halo, strict=True)]
+        high = [min(n, b + h) for n, b, h in zip(shape, stop, halo, strict=True)]
         read = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        crop = {name: np.ascontiguousarray(array[read]) for name, array in labels.items()}
+        given = labels
+        if not target.local():
+            given = {name: _within(array, read) for name, array in labels.items()}
+            expected = target.encode(given, EDGES)
+        crop = {name: np.ascontiguousarray(array[read]) for name, array in given.items()}
         inner = tuple(slice(a - lo, b - lo) for a, b, lo in zip(start, stop, low, strict=True))
         found = target.encode(crop, EDGES)[(slice(None), *inner)]
         whole = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
         require_equal(found, expected[(slice(None), *whole)], f"a crop at {start} with halo {halo}", change)
+
+
+def _within(ids: NDArray[Any], read: tuple[slice, ...]) -> NDArray[Any]:
+    """The objects that do not go on outside of a box."""
+    outside = np.ones(ids.shape, bool)
+    outside[read] = False
+    cut = np.isin(ids, np.unique(ids[outside]))
+    return np.where(cut, ids.dtype.type(0), ids)
 
 
 def check_ignored(target: Target) -> None:
