@@ -9,7 +9,7 @@ from mitocore.blockwise.grid import BlockGrid
 from mitocore.config.components import build
 from mitocore.config.toml import near
 from mitocore.errors import ConfigError, DataError, WiringError
-from mitocore.geometry import Roi, Shape, as_shape, stated_region
+from mitocore.geometry import Roi, Shape, VoxelSize, as_shape, stated_region
 from mitocore.interfaces import Block, Metric, Volume
 from mitocore.registry import Registry
 from mitocore.specs import Kind
@@ -28,6 +28,11 @@ class Compared:
     region: Roi
     ignore: tuple[int, ...] = ()
     """Values of the truth that are left out, beside those that always mean "ignore"."""
+
+    @property
+    def voxel_size(self) -> VoxelSize | None:
+        """As one of the two files says, the truth first."""
+        return self.truth.spec.voxel_size or self.predicted.spec.voxel_size
 
 
 def compared(
@@ -117,7 +122,20 @@ def evaluate(
 ) -> dict[str, dict[str, float]]:
     """Scores by metric: parts of blocks are added up, so memory does not grow with the volume.
 
-    A prediction of instances, classes or a mask is scored by voxel metrics as its foreground.
+    A prediction of instances, classes or a mask is scored by voxel metrics as its foreground. Raises as `summed` does.
+    """
+    partials = summed(pair, metrics, block=block, progress=progress)
+    return {name: metric.total(partials[name]) for name, metric in metrics.items()}
+
+
+def summed(
+    pair: Compared,
+    metrics: Mapping[str, Metric],
+    *,
+    block: Shape = BLOCK,
+    progress: Callable[[str, int, int], None] = lambda _label, _done, _total: None,
+) -> dict[str, Any]:
+    """By metric, the sum of its parts over all blocks.
 
     Raises
     ------
@@ -133,7 +151,7 @@ def evaluate(
     shape = as_shape(min(b, n) for b, n in zip(block, pair.region.shape, strict=True))
     grid = BlockGrid(pair.region, shape)
     partials: dict[str, Any] = {}
-    voxel_size = pair.truth.spec.voxel_size or pair.predicted.spec.voxel_size
+    voxel_size = pair.voxel_size
     progress("evaluate", 0, len(grid))
     for number in range(len(grid)):
         write = grid.box(number)
@@ -143,7 +161,7 @@ def evaluate(
             part = metric.partial(Block(write, read, arrays, pair.region, voxel_size))
             partials[name] = partials[name] + part if name in partials else part
         progress("evaluate", number + 1, len(grid))
-    return {name: metric.total(partials[name]) for name, metric in metrics.items()}
+    return partials
 
 
 def _read(pair: Compared, metric: Metric, roi: Roi) -> Any:
@@ -154,5 +172,5 @@ def _read(pair: Compared, metric: Metric, roi: Roi) -> Any:
 
 
 def _truth(pair: Compared, metric: Metric, roi: Roi) -> Any:
-    kind = Kind.SEMANTIC if metric.compares is Kind.SEMANTIC else Kind.INSTANCE
+    kind = metric.compares if metric.compares in (Kind.SEMANTIC, Kind.DISTANCE) else Kind.INSTANCE
     return Opened(pair.truth, kind, pair.ignore).read(roi)

@@ -22,6 +22,9 @@ class LabelledVolume:
     region: Roi  # the part that belongs to this split: train, validation or test
     valid: Volume | None = None  # mask; voxels outside have weight 0
     weight: float = 1.0
+    classes: tuple[str, ...] = ()  # names of ids 0, 1, … of semantic labels, if they were stated
+    name: str = ""  # its path as stated: files of points tell volumes apart by it
+    source: str = ""  # volumes of one source are weighed together; "": alone
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,18 @@ _DRAWS = 60
 _MANY = 500
 
 
+class _Counting(MemoryVolume):
+    """Counts how often it is read."""
+
+    reads = 0
+
+    def read(self, roi: Roi) -> NDArray[Any]:
+        self.reads += 1
+        return super().read(roi)
+
+
 def _volume(array: NDArray[Any], kind: Kind, chunks: Shape | None) -> MemoryVolume:
-    return MemoryVolume(array, kind=kind, chunks=chunks)
+    return _Counting(array, kind=kind, chunks=chunks)
 
 
 def labelled(chunks: Shape | None = None, *, empty: bool = False) -> list[LabelledVolume]:
@@ -58,6 +68,19 @@ def check_crops(sampler: Sampler) -> None:
             region = volumes[crop.volume].region
             change = "keep crops inside `region` of the volume: beyond it lies what is kept for validation"
             require(region.contains(crop.roi), f"{crop.roi} leaves the region {region}", change)
+
+
+def check_draws_read_nothing(sampler: Sampler) -> None:
+    """Drawing reads no voxel: workers have the index alone, and a sample must not wait for labels."""
+    volumes = labelled()
+    files = [v for volume in volumes for v in (volume.image, *volume.labels.values()) if isinstance(v, _Counting)]
+    with limited(SECONDS, "drawing crops", _ENDLESS):
+        index = sampler.index(volumes, CROP)
+        before = sum(file.reads for file in files)
+        for number in range(_DRAWS):
+            sampler.draw(index, CROP, number, np.random.default_rng(number))
+        reads = sum(file.reads for file in files) - before
+    require(not reads, f"{_DRAWS} draws read the volumes {reads} times", "keep what `draw` needs in the SamplerIndex")
 
 
 def check_regions(sampler: Sampler) -> None:
@@ -145,6 +168,7 @@ def check_proportions(sampler: Sampler) -> None:
 
 CHECKS: tuple[Check, ...] = (
     check_crops,
+    check_draws_read_nothing,
     check_regions,
     check_same_rng,
     check_random_state,

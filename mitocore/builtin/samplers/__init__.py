@@ -1,0 +1,1 @@
+"""Where training crops are cut."""
