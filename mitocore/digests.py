@@ -84,6 +84,9 @@ def networks(plan: Plan) -> dict[str, dict[str, Any]]:
                 "overlap": step.window.overlap,
                 "precision": precision_of(step.config.predict.precision, chosen(plan.config.run.devices)),
                 "temperature": step.config.header.temperature,
+                "tta": step.config.predict.tta,
+                "reduce": step.config.predict.reduce,
+                "ensemble": [[weights.sha256(m.weights), code_of(m.component)] for m in step.config.ensemble],
                 "normalizer": f"{type(step.normalizer).__name__} {step.normalizer.model_dump(mode='json')}",
             }
     return found

@@ -29,7 +29,9 @@ def pipeline_schema(registry: Registry) -> Schema:
     name = {"type": "string", "pattern": "^[A-Za-z0-9_-]+$", "description": "Default: that of the component."}
     inputs = {"type": "object", "additionalProperties": {"type": "string"}, "description": 'need = "step.array".'}
     step = {"name": name, "inputs": inputs, "storage": {"enum": ["float32", "float16", "uint8"]}}
-    weights = {"type": "string", "description": "A name of `mitocore weights list`, or a file."}
+    one = {"type": "string", "description": "A name of `mitocore weights list`, or a file."}
+    several = {"type": "array", "items": one, "minItems": 1, "description": "An ensemble."}
+    weights = {"anyOf": [one, several]}
     network = {**step, "weights": weights, "predict": predict}
     place = {"type": "string", "description": "PATH[::KEY], a pattern, or a folder of volumes."}
     source = {

@@ -21,6 +21,7 @@ from mitocore.header import WeightsHeader, read_header
 from mitocore.interfaces import Model, Normalizer, PostProcessor, Reader, Writer
 from mitocore.registry import Entry, Registry
 from mitocore.specs import Axis, Kind, Storage
+from mitocore.symmetry import Turns
 
 T = TypeVar("T")
 
@@ -61,6 +62,11 @@ class PredictTable(_Table):
     """Tiles in one forward pass. "auto": 1 on a CPU, 4 on a GPU."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """"auto": bf16 on a GPU or CPU that computes it in hardware, else float32."""
+    tta: Turns = "none"
+    """Test-time augmentation: every tile is predicted under each symmetry, turned back and reduced. "flips" of y and x
+    (4 times the work), "plane": the y-x transpose too (8), "all": the flip of z too (16)."""
+    reduce: Literal["mean", "min", "max"] = "mean"
+    """How the results of all symmetries, and of all networks of an ensemble, become one."""
 
 
 class RunTable(_Table):
@@ -103,6 +109,15 @@ class _File(_Table):
 
 
 @dataclass(frozen=True)
+class Member:
+    """A further network of an ensemble: it gives the heads of the first, from the same input."""
+
+    component: Model
+    weights: Path
+    header: WeightsHeader
+
+
+@dataclass(frozen=True)
 class StepConfig:
     """One checked [[step]]: a component and how the engine is to use it."""
 
@@ -118,6 +133,8 @@ class StepConfig:
     header: WeightsHeader | None = None
     normalizer: Normalizer | None = None
     where: str = ""
+    ensemble: tuple[Member, ...] = ()
+    """Networks beside that of `weights`; their values are reduced to one result."""
 
 
 @dataclass(frozen=True)
@@ -289,18 +306,21 @@ def _model_step(
     if "weights" not in table:
         hint = 'weights = "best.safetensors", or a name from `mitocore weights list`'
         raise ConfigError("a model needs trained weights", where=where, hint=hint)
+    first, *others = stated_weights(table["weights"], document.where(*keys, "weights"))
     path = header = normalizer = entry = None
     try:
-        path = weights.resolve(str(table["weights"]), document.folder_of(*keys, "weights"))
-        header = read_header(path)
+        path, header = _read(first, document, number)
+        further = [_read(other, document, number) for other in others]
     except DataError as error:
         if data:
             error.where = error.where or document.where(*keys, "weights")
             raise
+        further = []
         notes.append(f"weights {table['weights']!r} are not here: what depends on them is unchecked")
     stated = {key: value for key, value in table.items() if key not in (*STEP_WORDS, "model")}
     named = table.get("model") or (header.component if header else None)
     component: Model | None = None
+    ensemble: tuple[Member, ...] = ()
     if named is not None:
         if header and table.get("model"):
             _same_model(table["model"], header, registry, document.where(*keys, "model"))
@@ -310,9 +330,60 @@ def _model_step(
         if header:
             _same_options(_typed(built, Model), header, stated, document, number)
             normalizer = _typed(build("normalizer", header.normalizer, registry)[0], Normalizer)
+            where_weights = document.where(*keys, "weights")
+            for other, there in further:
+                built, _ = build("model", {"model": there.component, **there.options, **stated}, registry)
+                ensemble += (member(component, header, _typed(built, Model), other, there, where_weights),)
     name = step_name(table) or (header.component.rpartition("/")[2] if header else "net")
     inputs, storage = table.get("inputs", {}), table.get("storage")
-    return StepConfig(name, component, entry, inputs, predict, storage, path, header, normalizer, where)
+    return StepConfig(name, component, entry, inputs, predict, storage, path, header, normalizer, where, ensemble)
+
+
+def stated_weights(value: Any, where: str) -> list[str]:
+    """The weights of a step: one, or those of an ensemble.
+
+    Raises
+    ------
+    ConfigError
+        If they are not names or files, or one is named twice.
+    """
+    several = value if isinstance(value, list | tuple) else [value]
+    if not several or not all(isinstance(name, str | Path) for name in several):
+        raise ConfigError(f"weights = {value!r} names no weights", where=where, hint='weights = "best.safetensors"')
+    names = [str(name) for name in several]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"the ensemble names {twice[0]!r} twice", where=where, hint="name each weights file once")
+    return names
+
+
+def _read(name: str, document: Document, number: int) -> tuple[Path, WeightsHeader]:
+    path = weights.resolve(name, document.folder_of("step", number, "weights"))
+    return path, read_header(path)
+
+
+def member(
+    first: Model, header: WeightsHeader, component: Model, path: Path, other: WeightsHeader, where: str
+) -> Member:
+    """A further network of an ensemble, beside the first and its header.
+
+    Raises
+    ------
+    ConfigError
+        If it takes or gives something else than the first.
+    """
+    heads = [[head for head in model.heads() if not head.auxiliary] for model in (first, component)]
+    differs = {
+        "input channels": first.channels() != component.channels(),
+        "heads": heads[0] != heads[1],
+        "normaliser": header.normalizer != other.normalizer,
+        "window": header.window != other.window,
+        "voxel size": header.voxel_size != other.voxel_size,
+    }
+    if any(differs.values()):
+        what = " and ".join(name for name, found in differs.items() if found)
+        problem = f"{path.name!r} has another {what} than the first weights of the ensemble"
+        raise ConfigError(problem, where=where, hint="an ensemble needs weights that were trained alike")
+    return Member(component, path, other)
 
 
 def _same_model(stated: str, header: WeightsHeader, registry: Registry, where: str) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,10 @@ from mitocore.learn.predict import (
     slab_boxes,
     slabs,
 )
+from mitocore.learn.turned import Tempered
 from mitocore.pipeline import PlannedStep
 from mitocore.specs import VolumeSpec
+from mitocore.symmetry import symmetries
 
 
 class ModelStep:
@@ -61,8 +63,10 @@ class ModelStep:
         if not isinstance(step.component, Model):
             raise ContractError(f"{step.qualified} is not a model")
         self.step, self.name = step, name
-        self.header, self.weights, self.predict = step.config.header, step.config.weights, step.config.predict
+        self.predict = step.config.predict
         self.model = step.component  # with the options of the header, and those a step may state beside them
+        first = (self.model, step.config.weights, step.config.header)
+        self.members = [first, *((m.component, m.weights, m.header) for m in step.config.ensemble)]
         self.heads = tuple(head for head in step.component.heads() if not head.auxiliary)
         self.lattice = TileLattice(volume.shape, step.window, region)
         self.device = chosen(devices)
@@ -116,13 +120,19 @@ class ModelStep:
         with workspace.journal(self.name) as journal:
             finished = len(journal.tables)
             if finished < len(boxes):
-                settings = Inference(self.device, precision, self.batch, self.header.temperature, self.rows)
+                predict = self.predict
+                settings = Inference(self.device, precision, self.batch, predict.tta, predict.reduce, self.rows)
                 tiles = _Tiles(workspace, self.step.name, len(self.lattice), finished / len(boxes))
                 seams = workspace.scratch(shared)
-                ready = checkpoint.ready(self.model, self.weights, self.device)
-                with _threads(self.threads), memory_reused(self.device), self._fitting(), ready as network:
+                with ExitStack() as stack:
+                    for context in (_threads(self.threads), memory_reused(self.device), self._fitting()):
+                        stack.enter_context(context)
+                    networks = [
+                        Tempered(stack.enter_context(checkpoint.ready(model, path, self.device)), header.temperature)
+                        for model, path, header in self.members
+                    ]
                     walk = slabs(
-                        network,
+                        networks,
                         self.heads,
                         image().read,
                         self.lattice,
@@ -142,6 +152,8 @@ class ModelStep:
             "precision": precision,
             "batch": self.batch,
             "threads": self.threads,
+            "networks": len(self.members),
+            "symmetries": len(symmetries(self.predict.tta)),
             "range": ranges,
         }
 

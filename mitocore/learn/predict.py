@@ -7,10 +7,10 @@ volume too: the tiles that cover a voxel, and their order, are the same. With se
 as a tile's values do not depend on those beside it in the batch, which is the network's and torch's affair.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,20 +23,24 @@ from mitocore.durable import read_npy, write_npy
 from mitocore.errors import ContractError
 from mitocore.geometry import Roi, as_shape
 from mitocore.learn.device import native_bf16
+from mitocore.learn.turned import Reduce, Turning
 from mitocore.specs import Head
+from mitocore.symmetry import Turns
 
 Read = Callable[[Roi], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Inference:
-    """How a network is run; of these only precision, batch and temperature can move a voxel."""
+    """How networks are run; of these the rows alone cannot move a voxel."""
 
     device: str = "cpu"
     precision: str = "float32"
     batch: int = 1
-    temperature: Mapping[str, float] = field(default_factory=dict)
-    """By head: logits are divided by it."""
+    tta: Turns = "none"
+    """Test-time augmentation: symmetries under which each tile is predicted."""
+    reduce: Reduce = "mean"
+    """How the results of all symmetries and networks become one."""
     rows: int | None = None
     """Rows of tiles in a strip; None: the whole section at once."""
 
@@ -118,7 +122,7 @@ def _layers(lattice: TileLattice) -> int:
 
 
 def slabs(
-    network: nn.Module,
+    networks: nn.Module | Sequence[nn.Module],
     heads: tuple[Head, ...],
     read: Read,
     lattice: TileLattice,
@@ -129,12 +133,12 @@ def slabs(
     computed: Callable[[int], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[Slab]:
-    """Run a network over all tiles of a lattice: of a volume, or of a region.
+    """Run networks over all tiles of a lattice: of a volume, or of a region.
 
     Parameters
     ----------
-    network
-        On its device, in evaluation mode.
+    networks
+        On their device, in evaluation mode; the values of several (an ensemble) are reduced to one result.
     heads
         Heads to predict; auxiliary ones are left out.
     read
@@ -166,7 +170,8 @@ def slabs(
             continue
         seam = _Seam(seams, index, last=index == len(strips) - 1)
         walk = _Strip(lattice, heads, rows, low, high, settings, seam)
-        for layer, roi, values in walk.run(network, read, first, computed, cancelled):
+        several = [networks] if isinstance(networks, nn.Module) else list(networks)
+        for layer, roi, values in walk.run(several, read, first, computed, cancelled):
             yield Slab(index * layers + layer, roi, values)
 
 
@@ -224,7 +229,7 @@ class _Strip:
 
     def run(
         self,
-        network: nn.Module,
+        networks: Sequence[nn.Module],
         read: Read,
         first: int,
         computed: Callable[[int], None],
@@ -243,7 +248,7 @@ class _Strip:
                 while batch is not None and batch.layer == layer:
                     if cancelled():
                         raise KeyboardInterrupt
-                    self._add(self._forward(network, batch.tiles), batch, base)
+                    self._add(self._forward(networks, batch.tiles), batch, base)
                     computed(len(batch.places))
                     batch = next(batches, None)
                 final = layers[layer + 1] if layer + 1 < len(layers) else bottom
@@ -274,20 +279,24 @@ class _Strip:
                 yield _Batch(layer, tuple(places), np.stack(full))
 
     @torch.inference_mode()
-    def _forward(self, network: nn.Module, tiles: NDArray[np.float32]) -> Tensor:
-        device = torch.device(self.settings.device)
-        half = self.settings.precision == "bf16"
-        with torch.autocast(device.type, dtype=torch.bfloat16) if half else nullcontext():
-            found = network(torch.from_numpy(tiles).to(device))
-        return torch.cat([self._activated(head, found, len(tiles)) for head in self.heads], dim=1)
+    def _forward(self, networks: Sequence[nn.Module], tiles: NDArray[np.float32]) -> Tensor:
+        settings = self.settings
+        seen = torch.from_numpy(tiles).to(torch.device(settings.device))
+        return Turning(self.heads, settings.tta, settings.reduce).values(networks, seen, self._predicted)
 
-    def _activated(self, head: Head, found: Mapping[str, Tensor], batch: int) -> Tensor:
+    def _predicted(self, network: nn.Module, tiles: Tensor) -> Tensor:
+        half = self.settings.precision == "bf16"
+        with torch.autocast(tiles.device.type, dtype=torch.bfloat16) if half else nullcontext():
+            found = network(tiles)
+        return torch.cat([self._activated(head, found, tiles.shape) for head in self.heads], dim=1)
+
+    def _activated(self, head: Head, found: Mapping[str, Tensor], tiles: torch.Size) -> Tensor:
         if not isinstance(found, Mapping) or head.name not in found:
             names = ", ".join(found) if isinstance(found, Mapping) else type(found).__name__
             raise ContractError(f"the network gives no head {head.name!r}, only {names}", hint="mend its forward()")
         crop = self.lattice.window.crop
-        shape = (batch, len(head.channels), *(n - 2 * c for n, c in zip(self.lattice.tile, crop, strict=True)))
-        logits = found[head.name].float() / self.settings.temperature.get(head.name, 1.0)
+        shape = (tiles[0], len(head.channels), *(n - 2 * c for n, c in zip(tiles[2:], crop, strict=True)))
+        logits = found[head.name].float()
         if tuple(logits.shape) != shape:
             raise ContractError(f"head {head.name!r} has shape {tuple(logits.shape)}, its declaration says {shape}")
         if head.activation == "sigmoid":

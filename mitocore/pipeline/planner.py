@@ -199,6 +199,9 @@ def _fits(step: PlannedStep, volume: VolumeSpec, notes: list[str]) -> list[Mitoc
                 hint="choose another array or channel of the input",
             )
         )
+    if step.config and step.config.predict.tta in ("plane", "all") and _oblong(volume):
+        problem = f"tta = {step.config.predict.tta!r} transposes y and x, whose voxels differ: {volume.voxel_size}"
+        findings.append(WiringError(problem, where=step.where, hint='tta = "flips"'))
     header = step.config.header if step.config else None
     trained = header.voxel_size if header else None
     if trained is None:
@@ -222,6 +225,10 @@ def _fits(step: PlannedStep, volume: VolumeSpec, notes: list[str]) -> list[Mitoc
             )
             break
     return findings
+
+
+def _oblong(volume: VolumeSpec) -> bool:
+    return volume.voxel_size is not None and volume.voxel_size.y != volume.voxel_size.x
 
 
 def _sizes(trained: Any) -> str:

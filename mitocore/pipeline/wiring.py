@@ -12,6 +12,7 @@ from mitocore.interfaces import Model, PostProcessor
 from mitocore.pipeline.planned import INPUT, PlannedStep, Wire
 from mitocore.registry import Registry
 from mitocore.specs import ArraySpec, Kind, Need, Window
+from mitocore.symmetry import moves, symmetries
 
 _TABLES = ("input", "step", "output", "run")
 
@@ -81,6 +82,14 @@ def _planned(
             raise WiringError(f"{step.name!r} needs an image, but the input holds {image.kind}", hint='kind = "image"')
         wires = {"image": Wire(INPUT)}
         window = _window(step, component)
+        for head in component.heads():
+            for symmetry in () if head.auxiliary else symmetries(step.predict.tta):
+                moves(head, symmetry)
+        if step.predict.tta in ("plane", "all") and not _square(window):
+            raise WiringError(
+                f"tta = {step.predict.tta!r} transposes y and x, and the window {list(window.shape)} is not square",
+                hint='tta = "flips", or a square predict.window',
+            )
         return PlannedStep(
             step.name, component, qualified, version, wires, gives, step.where, window=window, config=step,
             normalizer=step.normalizer,
@@ -133,6 +142,10 @@ def _window(step: StepConfig, model: Model) -> Window:
     except ValueError as error:
         hint = f"predict = {{ window = {list(trained.shape)}, overlap = {list(trained.overlap)} }}"
         raise WiringError(str(error), where=step.where, hint=hint) from error
+
+
+def _square(window: Window) -> bool:
+    return all(len({axes[1], axes[2]}) == 1 for axes in (window.shape, window.crop, window.divisor))
 
 
 def _chosen(step: StepConfig, name: str, need: Need, arrays: Mapping[str, ArraySpec]) -> Wire | None:
