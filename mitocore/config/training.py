@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mitocore.config.labelled import VolumeTable
+from mitocore.config.labelled import SplitTable, VolumeTable
 from mitocore.config.optimisation import Train
 from mitocore.config.table import ComponentTable, Table
 
@@ -64,6 +64,8 @@ class Training(Table):
     """Recommended post-processing, written into the header of the weights."""
     volume: Annotated[tuple[VolumeTable, ...], Field(min_length=1)]
     """Labelled volumes."""
+    split: SplitTable | None = None
+    """How all volumes together are divided; left out: each as its own `split` says."""
     sampler: ComponentTable = "foreground"
     """Where crops are cut."""
     augment: tuple[ComponentTable, ...] = ()

@@ -1,47 +1,147 @@
-"""Labelled volumes: from a table of `train.toml` to readers and boxes, by their headers alone."""
+"""Labelled volumes: from a place of `train.toml` to readers, by their headers alone."""
 
 import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mitocore.config.components import opened_by, resolved
-from mitocore.config.labelled import LabelValues, Split, VolumeTable
-from mitocore.config.split import Parts, divide, gap_in_voxels
+from mitocore.config.labelled import LabelTable, LabelValues, VolumeTable
+from mitocore.config.places import Place
+from mitocore.config.split import Parts, is_empty, meet, text_of
 from mitocore.config.table import ComponentTable
 from mitocore.config.toml import Document, Key
 from mitocore.errors import ConfigError, ContractError, DataError
-from mitocore.geometry import Roi, Shape, as_shape
-from mitocore.interfaces import Model, Reader
+from mitocore.geometry import Roi, VoxelSize
+from mitocore.interfaces import Reader
 from mitocore.registry import Registry
-from mitocore.specs import VolumeSpec
+from mitocore.resampling import Resampling, resampled
+from mitocore.specs import Kind, VolumeSpec
+
+
+@dataclass(frozen=True)
+class PlannedLabels:
+    """One label array: what opens it, and what its numbers mean."""
+
+    reader: Reader
+    kind: Kind
+    values: LabelValues
+    classes: tuple[str, ...] = ()
+    """Names of ids 0, 1, … of a semantic array, if they were stated."""
+    signed: bool = False
+    """Whether the file may hold negative numbers."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Where crops are drawn."""
+
+    region: Roi
+    """The training box; what lies beyond it is never read for a crop."""
+    inside: Roi
+    """The part of it that crops lie in; smaller only where annotated boxes are sparse."""
 
 
 @dataclass(frozen=True)
 class PlannedVolume:
-    """One labelled volume: readers that open it, and the boxes of its parts."""
+    """One labelled volume: readers that open it, and the boxes of its parts, in voxels of the size it is trained at."""
 
     path: str
     """As the file states it."""
+    place: str
+    """`PATH[::KEY]`, absolute."""
     image: Reader
-    labels: Mapping[str, Reader]
+    labels: Mapping[str, PlannedLabels]
     valid: Reader | None
-    values: LabelValues
     weight: float
     spec: VolumeSpec
-    """Of the image."""
-    parts: Parts
+    """Of the image, at the voxel size of training."""
+    original: VolumeSpec
+    """Of the image, as it is in the file."""
+    resampling: Resampling | None
+    """From the voxels of the file to those of training; None: they are the same."""
+    used: Roi
+    """What is used, in voxels of the file."""
+    region: Roi
+    """What is used."""
+    source: str = ""
+    """Volumes of one source are weighed together; empty: this one alone."""
+    annotated: tuple[Roi, ...] = ()
+    """Boxes outside of which nothing was labelled; none: all of it was."""
+    parts: Parts = field(default_factory=Parts)
+    """Of those for training, only boxes that a crop fits into."""
+    drawn: tuple[Drawn, ...] = ()
+    """Where crops are drawn."""
+    split: Parts = field(default_factory=Parts)
+    """As divided, whatever the crop."""
+
+    def lattice(self, box: Roi) -> Roi:
+        """A box in voxels of the file, in voxels of training."""
+        return self.resampling.box(box) if self.resampling else box
+
+    @property
+    def ratio(self) -> tuple[float, float, float]:
+        """Edges of a voxel of training, in voxels of the file."""
+        return self.resampling.ratio if self.resampling else (1, 1, 1)
+
+    @property
+    def guard(self) -> tuple[int, int, int]:
+        """Voxels that must lie between two boxes, so that no voxel of the file is in both."""
+        return self.resampling.guard if self.resampling else (0, 0, 0)
+
+    @property
+    def table(self) -> dict[str, Any]:
+        """All that decides the result, as JSON holds it; contents stand for paths."""
+        return {
+            "image": _recorded(self.image),
+            "labels": {
+                name: {
+                    **_recorded(array.reader),
+                    "kind": str(array.kind),
+                    "values": array.values.model_dump(mode="json"),
+                    "classes": list(array.classes),
+                }
+                for name, array in self.labels.items()
+            },
+            "valid": _recorded(self.valid) if self.valid else None,
+            "weight": self.weight,
+            "source": self.source,
+            "annotated": [text_of(box) for box in self.annotated],
+            "parts": {
+                name: [text_of(box) for box in getattr(self.parts, name)] for name in ("train", "validation", "test")
+            },
+            "drawn": [text_of(drawn.inside) for drawn in self.drawn],
+        }
 
 
-def plan_volume(
-    table: VolumeTable, number: int, model: Model, crop: Shape, registry: Registry, document: Document
+class Unlabelled(DataError):  # noqa: N818 - not always an error: such a volume may be left out
+    """The labels of a volume are not there."""
+
+
+def opened(
+    table: VolumeTable,
+    number: int,
+    place: Place,
+    channels: Sequence[str],
+    voxel_size: VoxelSize | None,
+    registry: Registry,
+    document: Document,
 ) -> PlannedVolume:
-    """The readers and parts of `[[volume]]` number `number`; opens files and reads their headers.
+    """The readers of one volume of `[[volume]]` number `number`, not divided yet; opens files and reads their headers.
+
+    Parameters
+    ----------
+    channels
+        Of the images that the model takes.
+    voxel_size
+        That of training; None: each volume's own.
 
     Raises
     ------
+    Unlabelled
+        If labels cannot be opened.
     ConfigError
-        If an option is unknown, or the split does not fit the volume, or the crop its training part.
+        If an option is unknown, or a box leaves the volume, or the voxel size is needed and not known.
     DataError
         If a file is missing or does not hold what it should.
     """
@@ -50,29 +150,81 @@ def plan_volume(
     for key in options:  # before the reader refuses it with its own options as the hint
         if close := difflib.get_close_matches(key, VolumeTable.model_fields, 1, 0.75):
             raise ConfigError(f"[[volume]] has no option {key!r}", hint=f"did you mean {close[0]!r}?")
-    image = _reader(table.path, registry, document, *keys, "path", options=options, named=table.reader)
-    spec = _spec(image)
-    if len(spec.channels) != len(model.channels()):
-        wanted = ", ".join(model.channels())
-        raise DataError(f"{table.path!r} has {len(spec.channels)} channels; the model takes {wanted}")
-    labels = {}
-    for name, place in (table.labels if isinstance(table.labels, dict) else {"instances": table.labels}).items():
-        inner = ("labels", name) if isinstance(table.labels, dict) else ("labels",)
-        labels[name] = _reader(place, registry, document, *keys, *inner)
-        _check_labels(_spec(labels[name]), spec, name, place)
-    valid = _reader(table.valid, registry, document, *keys, "valid") if table.valid else None
-    if table.valid and valid:
-        _check_labels(_spec(valid), spec, "valid", table.valid)
-    return PlannedVolume(
-        path=table.path,
+    image = _reader(place.image, registry, document, *keys, "path", options=options, named=table.reader)
+    original = _spec(image)
+    if len(original.channels) != len(channels):
+        wanted = ", ".join(channels)
+        raise DataError(f"{place.path!r} has {len(original.channels)} channels; the model takes {wanted}")
+    labels = {n: _labels(table, keys, n, array, original, registry, document) for n, array in place.labels.items()}
+    valid = _reader(place.valid, registry, document, *keys, "valid") if place.valid else None
+    if place.valid and valid:
+        _check_labels(_spec(valid), original, "valid", place.valid)
+    spec, resampling = original, None
+    if voxel_size:
+        if not original.voxel_size:
+            problem = f"{place.path!r} is to be resampled to {voxel_size}, and its voxel size is not known"
+            raise ConfigError(problem, hint="voxel_size = [40, 8, 8] in [[volume]] (nm, z y x)")
+        spec, resampling = resampled(original, voxel_size)
+    planned = PlannedVolume(
+        path=place.path,
+        place=place.image,
         image=image,
         labels=labels,
         valid=valid,
-        values=table.label_values,
         weight=table.weight,
         spec=spec,
-        parts=_parts(table, spec, model, crop, document.where(*keys, "split")),
+        original=original,
+        resampling=resampling,
+        used=Roi.whole(original.shape),
+        region=Roi.whole(spec.shape),
+        source=table.source,
     )
+    return _narrowed(planned, table, keys, document)
+
+
+def _narrowed(planned: PlannedVolume, table: VolumeTable, keys: tuple[Key, ...], document: Document) -> PlannedVolume:
+    """With the stated region and annotated boxes, on the lattice of training."""
+
+    def boxes(key: str, texts: tuple[str, ...]) -> list[Roi]:
+        try:
+            return [Roi.parse(text, planned.original.shape) for text in texts]
+        except ValueError as error:
+            box = f'"{text_of(Roi.whole(planned.original.shape))}"'
+            hint = f"{key} = {box if key == 'region' else [box]}".replace("'", "")
+            raise ConfigError(f"{planned.path!r}: {error}", where=document.where(*keys, key), hint=hint) from error
+
+    used = boxes("region", (table.region,) if table.region else ())
+    whole = used[0] if used else planned.used
+    inside = [planned.lattice(box.clip(whole)) for box in boxes("annotated", table.annotated) if meet(box, whole)]
+    region, annotated = planned.lattice(whole), tuple(box for box in inside if not is_empty(box))
+    if is_empty(region) or (table.annotated and not annotated):
+        key = "region" if is_empty(region) else "annotated"
+        problem = f"{planned.path!r}: what is stated as {key} holds no voxel that is used"
+        raise ConfigError(problem, where=document.where(*keys, key), hint=f"another {key}, or none")
+    return replace(planned, used=whole, region=region, annotated=annotated)
+
+
+def _labels(
+    table: VolumeTable,
+    keys: tuple[Key, ...],
+    name: str,
+    array: LabelTable,
+    image: VolumeSpec,
+    registry: Registry,
+    document: Document,
+) -> PlannedLabels:
+    inner = ("labels", name) if isinstance(table.labels, dict) else ("labels",)
+    place = {"path": array.path, **({"reader": array.reader} if array.reader else {}), **(array.model_extra or {})}
+    try:
+        reader = _reader(place, registry, document, *keys, *inner)
+        spec = _spec(reader)
+    except DataError as error:
+        raise Unlabelled(error.problem, where=error.where, hint=error.hint) from error
+    _check_labels(spec, image, name, array.path)
+    kind = table.kinds[name]
+    values = array.label_values or table.label_values
+    classes = table.classes if kind is Kind.SEMANTIC else ()
+    return PlannedLabels(reader, kind, values, classes, signed=spec.dtype.startswith("int"))
 
 
 def _reader(
@@ -114,24 +266,7 @@ def _check_labels(spec: VolumeSpec, image: VolumeSpec, name: str, place: Compone
         raise DataError(problem, hint="is this a probability? convert it to integer labels first")
 
 
-def _parts(table: VolumeTable, spec: VolumeSpec, model: Model, crop: Shape, where: str) -> Parts:
-    split: Split = table.split
-    axis = next((part.axis for part in (split.validation, split.test) if part), None)
-    try:
-        gap = gap_in_voxels(split.gap, axis, model.window().crop, spec.voxel_size)
-        parts = divide(spec.shape, split.validation, split.test, gap)
-    except ValueError as error:
-        hint = 'split = { validation = "z:0.7-0.85", gap = 3 }; a gap is voxels, or a length such as "15 nm"'
-        raise ConfigError(str(error), where=where, hint=hint) from error
-    fitting = tuple(box for box in parts.train if all(c <= n for c, n in zip(crop, box.shape, strict=True)))
-    if parts.train and not fitting:
-        raise _too_small(table.path, parts.train, model.window().divisor, crop, where)
-    return replace(parts, train=fitting)
-
-
-def _too_small(path: str, boxes: tuple[Roi, ...], divisor: Shape, crop: Shape, where: str) -> ConfigError:
-    largest = max(boxes, key=lambda box: box.voxels).shape
-    problem = f"a crop of {crop} voxels does not fit the {largest} that {path!r} has for training"
-    fits = as_shape(min(c, n // d * d) for c, n, d in zip(crop, largest, divisor, strict=True))
-    hint = f"crop = {list(fits)} in [train]" if min(fits) else "a smaller split or gap"
-    return ConfigError(problem, where=where, hint=hint)
+def _recorded(reader: Reader) -> dict[str, Any]:
+    """What a reader reads, wherever that lies."""
+    options = reader.model_dump(mode="json", exclude={"path"})
+    return {"reader": type(reader).__name__, **options, "content": reader.fingerprint()}

@@ -1,6 +1,6 @@
 """What a plugin may implement: one file, one kind."""
 
-from mitocore.interfaces.augment import Augment
+from mitocore.interfaces.augment import VALID, Augment
 from mitocore.interfaces.loss import Loss
 from mitocore.interfaces.metric import Metric
 from mitocore.interfaces.model import Model
@@ -22,6 +22,7 @@ from mitocore.interfaces.writer import Writer
 
 __all__ = [
     "OBJECT",
+    "VALID",
     "Augment",
     "Block",
     "Crop",

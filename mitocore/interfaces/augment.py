@@ -10,6 +10,9 @@ from mitocore.component import Component
 from mitocore.geometry import Shape, VoxelSize
 from mitocore.interfaces.target import Labels
 
+VALID = "valid"
+"""Name under which the mask travels with the labels through the augments: 1 where voxels count, 0 where they do not."""
+
 
 class Augment(Component):
     """Changes image and labels together."""
@@ -24,4 +27,8 @@ class Augment(Component):
     def apply(
         self, image: NDArray[np.float32], labels: Labels, voxel_size: VoxelSize | None, rng: np.random.Generator
     ) -> tuple[NDArray[np.float32], Labels]:
-        """(c, z, y, x) normalised, and every label array; shapes kept. Must not modify its arguments."""
+        """Change (c, z, y, x), normalised, and every label array alike. Shapes are kept, arguments are not modified.
+
+        What is given may be larger than crop and halo. Where a voxel would come from beyond what is given, `VALID`
+        becomes 0.
+        """

@@ -14,6 +14,10 @@ class Metric(Component):
 
     kind: ClassVar[str] = "metric"
     compares: ClassVar[Kind]
+    also: ClassVar[tuple[Kind, ...]] = ()
+    """Further kinds that it can compare during a training."""
+    lower_is_better: ClassVar[bool] = False
+    """Whether the headline is an error."""
 
     def halo(self, voxel_size: VoxelSize | None) -> Shape:
         """Context needed around a block, e.g. the tolerance of a surface distance."""
@@ -26,4 +30,4 @@ class Metric(Component):
 
     @abstractmethod
     def total(self, partial: Any) -> dict[str, float]:
-        """Scores of the whole volume, from the sum of all partials."""
+        """Scores of the whole volume, from the sum of all partials; the first is the headline."""

@@ -1,6 +1,7 @@
 """What a network takes, what it gives, and how it is built."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from mitocore.component import Component
@@ -31,6 +32,12 @@ class Model(Component):
     @abstractmethod
     def heads(self) -> tuple[Head, ...]: ...
 
+    def parts(self) -> Mapping[str, tuple[str, ...]]:
+        """Parts that training may freeze or give a rate of their own, from input to output: by name, what the dotted
+        names of their tensors begin with. Empty: the children of the network are the parts, by their own names.
+        """
+        return {}
+
     @abstractmethod
     def build(self) -> "nn.Module":
         """A fresh network with random weights, on the CPU, in training mode.
@@ -46,5 +53,6 @@ class Model(Component):
         return None
 
     def adapt(self, state: "dict[str, Tensor]") -> "dict[str, Tensor]":
-        """Rename tensors of a foreign state dict; used once, by `mitocore weights add`."""
+        """Rename tensors of a foreign state dict; used by `mitocore weights add`, and by a training whose
+        first tensors are those of a file."""
         return state

@@ -7,11 +7,10 @@ from numpy.typing import NDArray
 
 from mitocore.errors import ContractError
 from mitocore.geometry import Shape, VoxelSize, as_shape
-from mitocore.interfaces import Labels, Target
+from mitocore.interfaces import VALID, Labels, Target
 from mitocore.training import PlannedObjective, TrainingPlan
 
-VALID = "valid"
-"""Name under which the mask travels with the labels through the augments: 1 where voxels count."""
+__all__ = ["VALID", "cut", "encoded", "label_halo"]
 
 
 def encoded(

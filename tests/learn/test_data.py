@@ -177,9 +177,23 @@ def test_255_in_a_file_of_bytes_is_ignored_where_it_is_stated(
         assert (crops[number]["weights"][0].numpy()[0] == counted).all()
 
 
-def test_negative_labels_are_refused(planned: Planned, tables: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("planes", [slice(0, 12), slice(20, 22)], ids=["training", "validation"])
+def test_negative_labels_are_refused_before_the_first_step(
+    planes: slice, planned: Planned, tables: dict[str, Any], tmp_path: Path
+) -> None:
     truth = np.load(tmp_path / "truth.npy").astype(np.int16)
-    truth[:12, :10] = -7
+    truth[planes, :10] = -7
     np.save(tmp_path / "truth.npy", truth)
     with pytest.raises(DataError, match="-7 is negative"):
         crops_of(planned(volume=[{**tables["volume"][0], "label_values": {"foreground": [2]}}]))
+
+
+def test_class_ids_out_of_range_are_refused_before_the_first_step(
+    planned: Planned, tables: dict[str, Any], tmp_path: Path
+) -> None:
+    truth = np.load(tmp_path / "truth.npy").astype(np.uint32)
+    truth[20] = 65535
+    np.save(tmp_path / "truth.npy", truth)
+    objective = {"head": "foreground", "target": {"target": "foreground", "label": "semantic"}, "loss": "bce"}
+    with pytest.raises(DataError, match="class id 65535 is larger than 65534"):
+        crops_of(planned(volume=[{**tables["volume"][0], "labels": {"semantic": "truth.npy"}}], objective=[objective]))
