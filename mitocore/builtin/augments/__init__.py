@@ -1,0 +1,1 @@
+"""Changes of image and labels that keep a crop believable."""
