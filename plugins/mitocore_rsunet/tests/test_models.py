@@ -5,7 +5,8 @@ import torch
 from monai.networks.nets import UNet
 from pydantic import ValidationError
 
-from mitocore_rsunet.models import MonaiUNet, RSUNet
+from mitocore import Kind
+from mitocore_rsunet.models import MonaiUNet, ResidualUNet, RSUNet
 
 SMALL = [
     RSUNet(widths=(3, 4, 5, 6)),
@@ -16,6 +17,13 @@ SMALL = [
     MonaiUNet(widths=(4, 6, 8), strides=((1, 2, 2), 2), kernel_size=(1, 3, 3), outputs="bc", act="elu", bias=False),
     MonaiUNet(widths=(4, 6), strides=(3,), num_res_units=2, norm="instance", dropout=0, adn_ordering="NAD"),
     MonaiUNet(widths=(4, 6), strides=(2,), norm="group", groups=2, image_channels=("sem", "edx")),
+    MonaiUNet(widths=(4, 6), strides=(2,), outputs=("affinity", "semantic", "descriptors", "offset"), flat=True),
+    RSUNet(widths=(3, 4, 5, 6), supervised=2, outputs="bcd"),
+    ResidualUNet(widths=(4, 6, 8), isotropic=(False, False, True), supervised=2, outputs="ac"),
+    ResidualUNet(
+        widths=(4, 8), isotropic=(True, True), edge=5, block="residual_se_pa", act="leakyrelu", norm="instance"
+    ),
+    ResidualUNet(widths=(4, 6), isotropic=(True, True), block="residual", pooling=True, padding="zeros"),
 ]
 small = pytest.mark.parametrize("model", SMALL, ids=repr)
 
@@ -33,8 +41,16 @@ def build(model, seed=0):
 
 @pytest.mark.parametrize(
     ("model", "parameters"),
-    [(MonaiUNet(), 632_805), (RSUNet(), 3_436_001), (RSUNet(preset="anisotropic"), 3_264_577)],
-    ids=["monai_unet", "rsunet isotropic", "rsunet anisotropic"],
+    [
+        (MonaiUNet(), 632_805),
+        (RSUNet(), 3_436_001),
+        (RSUNet(preset="anisotropic"), 3_264_577),
+        (ResidualUNet(block="residual"), 923_201),  # the four of PyTorch Connectomics
+        (ResidualUNet(), 934_881),
+        (ResidualUNet(isotropic=(True,) * 5, edge=5), 1_053_089),
+        (ResidualUNet(widths=(32, 64, 96, 128, 160), plus=True, outputs="bc"), 3_647_410),
+    ],
+    ids=["monai_unet", "rsunet isotropic", "rsunet anisotropic", "residual", "residual_se", "isotropic", "plus"],
 )
 def test_the_defaults_have_this_many_parameters(model, parameters):
     assert sum(weights.numel() for weights in model.build().parameters()) == parameters
@@ -47,8 +63,9 @@ def test_heads_and_shapes_are_as_declared_for_windows_of_any_multiple_of_the_div
     for multiples in [(2, 2, 2), (1, 3, 2)]:
         x = images(model, multiples)
         logits = net(x)
-        assert list(logits) == [head.name for head in model.heads()]
-        for head in model.heads():
+        heads = [head for head in model.heads() if training or not head.auxiliary]
+        assert list(logits) == [head.name for head in heads]
+        for head in heads:
             assert logits[head.name].shape == (2, len(head.channels), *x.shape[2:])
             assert logits[head.name].dtype == torch.float32
             assert logits[head.name].isfinite().all()
@@ -181,3 +198,41 @@ def test_the_divisor_is_the_product_of_strides():
 def test_options_that_do_not_fit_are_refused(model, options, message):
     with pytest.raises(ValidationError, match=message):
         model(**options)
+
+
+def test_presets_and_lists_of_heads_say_the_same():
+    named = RSUNet(outputs=("foreground", "boundary", "distance"))
+    assert RSUNet(outputs="bcd").heads() == named.heads()
+    kinds = {head.name: (head.kind, head.activation, len(head.channels)) for head in named.heads()}
+    assert kinds["distance"] == (Kind.DISTANCE, "tanh", 1)
+
+
+def test_affinities_carry_their_offsets():
+    (head,) = ResidualUNet(outputs="a", offsets=((-1, 0, 0), (0, 0, 5))).heads()
+    assert head.kind is Kind.AFFINITY
+    assert head.offsets == ((-1, 0, 0), (0, 0, 5))
+    assert head.channels == ("z-1", "x+5")
+
+
+@small
+def test_parts_cover_every_tensor_once(model):
+    prefixes = [prefix for part in model.parts().values() for prefix in part]
+    for name, _ in model.build().named_parameters():
+        assert sum(name.startswith(prefix) for prefix in prefixes) == 1, name
+
+
+def test_a_non_local_block_sees_the_whole_window():
+    model = ResidualUNet(widths=(4, 6, 8), isotropic=(False, True, True), plus=True, norm="batch")
+    net = build(model).eval()
+    torch.nn.init.ones_(net.net.deepest.norm.weight)
+    x = torch.zeros(1, 1, 6, 32, 32)
+    far = x.clone()
+    far[..., 0, 0, 0] = 9.0
+    with torch.no_grad():
+        change = (net(x)["foreground"] - net(far)["foreground"]).abs()
+    assert float(change[..., -1, -1, -1]) > 0
+
+
+def test_more_supervised_levels_than_the_decoder_has_are_refused():
+    with pytest.raises(ValidationError, match="coarser levels"):
+        ResidualUNet(supervised=5)

@@ -1,13 +1,14 @@
-"""Networks for mitochondria: residual symmetric U-Net and MONAI's U-Net."""
+"""Networks for mitochondria: residual symmetric and residual 3-D U-Nets, and MONAI's U-Net."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
-from mitocore import Head, Model, Shape, Window
+from mitocore import Shape, Window
 from mitocore.geometry import as_shape
+from mitocore_rsunet.heads import HeadedModel, SupervisedModel
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,37 +41,7 @@ def _window(shape: Shape, divisor: Shape) -> Window:
     return Window(fitting, overlap=as_shape(n // 4 for n in fitting), divisor=divisor)
 
 
-class _MitochondriaModel(Model):
-    """What the networks of this plugin share: image channels in, foreground and boundary out."""
-
-    image_channels: Annotated[tuple[str, ...], Field(min_length=1)] = ("image",)
-    """Names of the input channels."""
-    outputs: Literal["foreground", "bc"] = "foreground"
-    """Heads: "foreground", or "bc" for foreground and boundary (contour)."""
-    norm: Literal["batch", "instance", "group"] = "batch"
-    """Normalisation of features. Only "batch" lets a voxel depend on its surroundings alone, not on the window."""
-    groups: PositiveInt = 4
-    """Groups of feature maps if norm = "group"; divides every width."""
-
-    def channels(self) -> tuple[str, ...]:
-        return self.image_channels
-
-    def heads(self) -> tuple[Head, ...]:
-        names = ("foreground",) if self.outputs == "foreground" else ("foreground", "boundary")
-        return tuple(Head(name, channels=(name,)) for name in names)
-
-    def _named(self, net: "nn.Module") -> "nn.Module":
-        from mitocore.nn import Named
-
-        return Named(net, **{head.name: len(head.channels) for head in self.heads()})
-
-    def _check_groups(self, widths: Sequence[int]) -> None:
-        """Refuse groups that cannot be made of the features which the network normalises."""
-        if self.norm == "group" and any(width % self.groups for width in widths):
-            raise ValueError(f"groups = {self.groups} does not divide all features that are normalised: {list(widths)}")
-
-
-class RSUNet(_MitochondriaModel):
+class RSUNet(SupervisedModel):
     """Residual symmetric U-Net with skips that join features of the same level.
 
     Lee, Zung, Li, Jain and Seung, "Superhuman accuracy on the SNEMI3D connectomics challenge", 2017
@@ -90,7 +61,11 @@ class RSUNet(_MitochondriaModel):
 
     @model_validator(mode="after")
     def _norm_fits(self) -> Self:
-        self._check_groups(self.widths[1:])
+        self.check_groups(self.widths[1:])
+        if self.supervised > len(self.widths) - 2:
+            raise ValueError(
+                f"supervised = {self.supervised}, but the decoder has {len(self.widths) - 2} coarser levels"
+            )
         return self
 
     @property
@@ -102,32 +77,27 @@ class RSUNet(_MitochondriaModel):
         return _window((128, 128, 128) if self.preset == "isotropic" else (32, 160, 160), _product(self._pools))
 
     def build(self) -> "nn.Module":
-        from torch import nn
-
         from mitocore_rsunet.networks.rsunet import ResidualSymmetricUNet
 
-        def norm(width: int) -> nn.Module:
-            if self.norm == "batch":
-                return nn.BatchNorm3d(width, self.norm_eps, self.norm_momentum)
-            if self.norm == "instance":
-                return nn.InstanceNorm3d(width, self.norm_eps, affine=True)
-            return nn.GroupNorm(self.groups, width, self.norm_eps)
-
         deep = 3 if self.preset == "isotropic" else 1
-        return self._named(
+        return self.named(
             ResidualSymmetricUNet(
                 inputs=len(self.image_channels),
-                outputs=sum(len(head.channels) for head in self.heads()),
+                outputs=self.logits(),
                 widths=self.widths,
                 pools=self._pools,
                 kernels=[(deep, 3, 3), *[(3, 3, 3)] * (len(self.widths) - 2)],
                 edge=(5 if self.preset == "isotropic" else 1, 5, 5),
-                norm=norm,
+                norm=self.norm_of(self.norm_eps, self.norm_momentum),
+                supervised=self.supervised,
             )
         )
 
+    def parts(self) -> Mapping[str, tuple[str, ...]]:
+        return {"encoder": ("net.stem.", "net.down."), "decoder": ("net.up.",), "head": ("net.head.", "net.aux.")}
 
-class MonaiUNet(_MitochondriaModel):
+
+class MonaiUNet(HeadedModel):
     """The U-Net of MONAI, with the settings of Catena's mitochondria pipeline as defaults.
 
     Kerfoot et al., "Left-ventricle quantification using residual U-Net", 2019
@@ -158,8 +128,8 @@ class MonaiUNet(_MitochondriaModel):
         if len(self.strides) != len(self.widths) - 1:
             problem = f"strides {list(self.strides)} and widths {list(self.widths)} do not fit"
             raise ValueError(f"{problem}; write one stride fewer than widths")
-        logits = [len(self.heads())] if self.num_res_units else []  # MONAI's last residual unit normalises these too
-        self._check_groups([*self.widths, *logits])
+        logits = [self.logits()] if self.num_res_units else []  # MONAI's last residual unit normalises these too
+        self.check_groups([*self.widths, *logits])
         return self
 
     def window(self) -> Window:
@@ -169,11 +139,11 @@ class MonaiUNet(_MitochondriaModel):
         from monai.networks.nets import UNet
 
         affine = {"batch": {}, "instance": {"affine": True}, "group": {"num_groups": self.groups}}
-        return self._named(
+        return self.named(
             UNet(
                 spatial_dims=3,
                 in_channels=len(self.image_channels),
-                out_channels=sum(len(head.channels) for head in self.heads()),
+                out_channels=self.logits(),
                 channels=self.widths,
                 strides=[_per_axis(stride) for stride in self.strides],
                 kernel_size=_per_axis(self.kernel_size),
@@ -187,6 +157,104 @@ class MonaiUNet(_MitochondriaModel):
             )
         )
 
+    def parts(self) -> Mapping[str, tuple[str, ...]]:
+        # every level of MONAI's network holds what leads down (0), the levels below (1) and what leads up (2)
+        levels = ["net.model." + "1.submodule." * level for level in range(len(self.strides))]
+        return {
+            "encoder": tuple(f"{level}0." for level in levels),
+            "bottom": (f"{levels[-1]}1.",),
+            "decoder": tuple(f"{level}2." for level in levels[1:]),
+            "head": (f"{levels[0]}2.",),
+        }
+
     def adapt(self, state: "dict[str, Tensor]") -> "dict[str, Tensor]":
         """Tensors of a bare MONAI U-Net, such as Catena saves, under the names they have in `build()`."""
         return {name if name.startswith("net.") else f"net.{name}": tensor for name, tensor in state.items()}
+
+
+class ResidualUNet(SupervisedModel):
+    """The residual 3-D U-Nets of PyTorch Connectomics: `unet_3d`, and with `plus` its `unet_plus_3d`.
+
+    Lin et al., "PyTorch Connectomics: a scalable and flexible segmentation framework for EM connectomics", 2021
+    (https://arxiv.org/abs/2112.05754), after Lee et al. 2017 (https://arxiv.org/abs/1706.00120): levels that are thick
+    along z are convolved within the plane, skips are added, a level is enlarged by interpolation. As there, the
+    convolutions inside the residual blocks lie within the plane at every level.
+    """
+
+    widths: Annotated[tuple[PositiveInt, ...], Field(min_length=2)] = (28, 36, 48, 64, 80)
+    """Feature maps of every level, from full resolution down."""
+    isotropic: tuple[bool, ...] = (False, False, False, True, True)
+    """For every level whether its convolution, and the step down to it, act along z too."""
+    edge: Kernel = (1, 5, 5)
+    """Kernel of the first and the last convolution; 5 for isotropic voxels."""
+    block: Literal["residual", "residual_se", "residual_pa", "residual_se_pa"] = "residual_se"
+    """Residual block; "se": with squeeze and excitation, "pa": norm and activation before the convolutions. Squeeze and
+    excitation looks at the whole window, so a voxel then depends on it."""
+    act: Literal["elu", "relu", "leakyrelu", "gelu", "silu"] = "elu"
+    """Activation function."""
+    padding: Literal["replicate", "zeros"] = "replicate"
+    """What convolutions see beyond the window."""
+    pooling: bool = False
+    """Whether a level begins with a max-pool instead of a strided convolution."""
+    plus: bool = False
+    """Whether the deepest level sees all of the window at once (non-local block) and is added to every level."""
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> Self:
+        if len(self.isotropic) != len(self.widths):
+            problem = f"isotropic {list(self.isotropic)} and widths {list(self.widths)} do not fit"
+            raise ValueError(f"{problem}; write one of true or false for every width")
+        if self.supervised > len(self.widths) - 1:
+            raise ValueError(
+                f"supervised = {self.supervised}, but the decoder has {len(self.widths) - 1} coarser levels"
+            )
+        self.check_groups(self.widths)
+        return self
+
+    def window(self) -> Window:
+        steps = [2 if deep else (1, 2, 2) for deep in self.isotropic[1:]]
+        # levels are enlarged to the shape of those above, so any window fits, but for pools and norms of one voxel
+        free = not self.pooling and self.norm != "instance"
+        return _window(
+            (112, 112, 112) if all(self.isotropic) else (16, 224, 224), (1, 1, 1) if free else _product(steps)
+        )
+
+    def parts(self) -> Mapping[str, tuple[str, ...]]:
+        return {
+            "encoder": ("net.stem.", "net.down.", "net.deepest."),
+            "decoder": ("net.up.",),
+            "head": ("net.head.", "net.aux."),
+        }
+
+    def build(self) -> "nn.Module":
+        from torch import nn
+
+        from mitocore_rsunet.networks.residual import Block, ResidualUNet3D
+
+        acts = {"elu": nn.ELU, "relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
+
+        def act() -> nn.Module:
+            return nn.LeakyReLU(0.2) if self.act == "leakyrelu" else acts[self.act]()
+
+        norm = self.norm_of(1e-5, 0.1)
+
+        def block(width: int) -> nn.Module:
+            excite = self.block in ("residual_se", "residual_se_pa")
+            return Block(width, self.padding, norm, act, early=self.block.endswith("_pa"), excite=excite)
+
+        return self.named(
+            ResidualUNet3D(
+                inputs=len(self.image_channels),
+                outputs=self.logits(),
+                widths=self.widths,
+                isotropic=self.isotropic,
+                edge=_per_axis(self.edge),
+                block=block,
+                norm=norm,
+                act=act,
+                padding=self.padding,
+                pooling=self.pooling,
+                plus=self.plus,
+                supervised=self.supervised,
+            )
+        )

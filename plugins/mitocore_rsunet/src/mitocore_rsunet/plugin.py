@@ -14,6 +14,8 @@ def mitocore_register(registry: "Registry") -> None:
     models, instances = "mitocore_rsunet.models", "mitocore_rsunet.instances"
     registry.add("model", "rsunet", f"{models}:RSUNet", "residual symmetric U-Net; isotropic or anisotropic")
     registry.add("model", "monai_unet", f"{models}:MonaiUNet", "MONAI's U-Net with Catena's settings as defaults")
+    summary = "residual 3-D U-Nets of PyTorch Connectomics"
+    registry.add("model", "residual_unet", f"{models}:ResidualUNet", summary)
     postprocessors = {
         "connected_components": ("ConnectedComponents", "objects of a mask or a thresholded probability"),
         "size_filter": ("SizeFilter", "removes objects by size, or gives small ones to a neighbour"),

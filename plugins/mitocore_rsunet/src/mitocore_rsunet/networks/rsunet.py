@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 Kernel = tuple[int, int, int]
 Norm = Callable[[int], nn.Module]
@@ -67,6 +68,8 @@ class ResidualSymmetricUNet(nn.Module):
         Kernel of the first and the last convolution.
     norm
         Makes the norm of so many feature maps.
+    supervised
+        How many coarser levels of the decoder give logits too, in training.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class ResidualSymmetricUNet(nn.Module):
         kernels: Sequence[Kernel],
         edge: Kernel,
         norm: Norm,
+        supervised: int = 0,
     ) -> None:
         super().__init__()
         levels = widths[1:]
@@ -92,26 +96,35 @@ class ResidualSymmetricUNet(nn.Module):
             for below, width, pool, kernel in zip(levels[1:], levels[:-1], pools, kernels[:-1], strict=True)
         )
         self.head = _convolution(levels[0], outputs, edge, bias=True)
+        self.aux = nn.ModuleList(nn.Conv3d(width, outputs, 1) for width in levels[1 : supervised + 1])
         self._initialise()
 
     def _initialise(self) -> None:
         """Draw weights that keep the variance of the features (He et al. 2015, https://arxiv.org/abs/1502.01852)."""
+        last = [self.head, *self.aux]
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="linear" if module is self.head else "relu")
+                nn.init.kaiming_normal_(module.weight, nonlinearity="linear" if module in last else "relu")
             elif isinstance(module, nn.ConvTranspose3d):  # kernel = stride: a voxel is the sum of one tap per input
                 nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_channels))
             if isinstance(module, nn.Conv3d | nn.ConvTranspose3d) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits of images whose shape is a multiple of the product of `pools`."""
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Logits of images whose shape is a multiple of the product of `pools`; in training with deep supervision a
+        tuple, the coarser levels brought to the shape of the image."""
+        image = x
         x = self.down[0](self.stem(x))
         skips = []
         for pool, block in zip(self.pool, self.down[1:], strict=True):
             skips.append(x)
             x = block(pool(x))
+        levels = [x]
         for up, skip in zip(reversed(self.up), reversed(skips), strict=True):
             x = up(x, skip)
+            levels.append(x)
         logits: Tensor = self.head(x)
-        return logits
+        if not self.training or not self.aux:
+            return logits
+        coarse = zip(self.aux, reversed(levels[:-1]), strict=False)
+        return (logits, *(interpolate(aux(found), image.shape[2:], mode="trilinear") for aux, found in coarse))
