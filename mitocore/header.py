@@ -35,8 +35,8 @@ class WeightsHeader(BaseModel):
     """Recommended `[[step]]` tables after the network, which they call `net`; `mitocore segment` runs them, `mitocore
     init` writes them down."""
     thresholds: dict[str, float] = {}
-    """Recommended by head; `segment` and `init` fill it into a step that reads this head directly and leaves its option
-    `threshold` open."""
+    """Recommended by head, and by "head:channel"; `segment` and `init` fill it into a step that reads this head, or
+    this channel alone, directly and leaves its option `threshold` open."""
     temperature: dict[str, float] = {}
     """By head; logits are divided by it before the activation."""
     normalizer: dict[str, Any]

@@ -18,6 +18,7 @@ from mitocore.header import WeightsHeader, read_header
 from mitocore.interfaces import Volume
 from mitocore.pipeline import plan
 from mitocore.registry import Registry
+from mitocore.specs import Head
 from mitocore.volumes import in_memory, installed
 from mitocore.weights import is_path, resolve
 
@@ -46,12 +47,19 @@ def steps(weights: str | Path, *, registry: Registry | None = None) -> list[dict
 
 def _fill_thresholds(tables: list[dict[str, Any]], header: WeightsHeader, registry: Registry) -> None:
     ready = plan(configure(toml.Document({"mitocore": 1, "step": tables}), registry), registry, data=False)
+    heads = {f"{NETWORK}.{head.name}": head for head in header.heads}
     for table, step in zip(tables[1:], ready.steps[1:], strict=True):
-        read = {wire.source for wire in step.wires.values()}
-        found = [value for head, value in header.thresholds.items() if f"{NETWORK}.{head}" in read]
+        read = [(heads[wire.source], wire.channels) for wire in step.wires.values() if wire.source in heads]
+        found = {value for head, channels in read if (value := _threshold(header, head, channels)) is not None}
         takes_one = isinstance(step.component, Component) and "threshold" in type(step.component).model_fields
         if takes_one and len(found) == 1:
-            table.setdefault("threshold", found[0])
+            table.setdefault("threshold", found.pop())
+
+
+def _threshold(header: WeightsHeader, head: Head, channels: tuple[int, ...] | None) -> float | None:
+    """That of the one channel that is read, else that of the head."""
+    only = head.channels[channels[0]] if channels and len(channels) == 1 else ""
+    return header.thresholds.get(f"{head.name}:{only}", header.thresholds.get(head.name))
 
 
 def pipeline(

@@ -231,3 +231,25 @@ def test_an_open_volume_that_is_no_image_is_refused(weights, volume):
 )
 def test_what_is_written_reads_back_as_it_was(data):
     assert tomllib.loads(written.document(data)) == data
+
+
+def test_a_step_that_reads_one_channel_gets_the_threshold_of_that_channel(tmp_path):
+    from safetensors.torch import save_file
+
+    model, entry = build("model", {"model": "rsunet", "widths": [4, 4, 6], "outputs": "semantic"}, installed())
+    header = WeightsHeader(
+        component=entry.qualified,
+        options=model.model_dump(mode="json"),
+        channels=model.channels(),
+        heads=model.heads(),
+        window=model.window(),
+        normalizer={"normalizer": "builtin/percentile"},
+        pipeline=[
+            {**MASK, "inputs": {"probability": "net.semantic:mitochondrion"}},
+            {**MASK, "name": "all", "inputs": {"probability": "net.semantic"}},
+        ],
+        thresholds={"semantic": 0.4, "semantic:background": 0.1, "semantic:mitochondrion": 0.2},
+    )
+    save_file(model.build().state_dict(), tmp_path / "net.safetensors", {"mitocore": header.model_dump_json()})
+    _, one, every = recommended.steps(tmp_path / "net.safetensors")
+    assert (one["threshold"], every["threshold"]) == (0.2, 0.4)

@@ -49,10 +49,12 @@ def _suffix(threshold: float) -> str:
 class Voxel(Metric):
     """IoU, Dice, precision and recall of the voxels above a threshold against the voxels of the truth above 0.
 
-    Masks and class ids count as foreground where they are not 0. Of several channels, the mean is given.
+    Masks and class ids count as foreground where they are not 0. Of several channels, the mean is given. During a
+    training it scores affinities too.
     """
 
     compares: ClassVar[Kind] = Kind.PROBABILITY
+    also: ClassVar[tuple[Kind, ...]] = (Kind.AFFINITY,)
     scores: ClassVar[tuple[str, ...]] = ("iou", "dice", "precision", "recall")
 
     thresholds: Thresholds = (0.5,)
@@ -92,6 +94,36 @@ class IoU(Voxel):
     """Voxels in common over voxels of either (Jaccard index): 1 is perfect."""
 
     scores: ClassVar[tuple[str, ...]] = ("iou",)
+
+
+class MeanAbsolute(Metric):
+    """Mean absolute error of distances, during a training also of vectors and descriptors: 0 is perfect."""
+
+    compares: ClassVar[Kind] = Kind.DISTANCE
+    also: ClassVar[tuple[Kind, ...]] = (Kind.OFFSET, Kind.DESCRIPTOR, Kind.PROBABILITY, Kind.AFFINITY)
+    lower_is_better: ClassVar[bool] = True
+    score: ClassVar[str] = "mae"
+
+    def partial(self, block: Block) -> NDArray[np.float64]:
+        """Sum of the errors, and how many values were compared."""
+        predicted, truth, counted = _compared(block)
+        difference = predicted[counted].astype(np.float64) - truth[counted]
+        return np.array([self._sum(difference), difference.size])
+
+    def total(self, partial: NDArray[np.float64]) -> dict[str, float]:
+        return {self.score: float(partial[0] / max(partial[1], 1))}
+
+    def _sum(self, difference: NDArray[np.float64]) -> float:
+        return float(np.abs(difference).sum())
+
+
+class MeanSquared(MeanAbsolute):
+    """Mean squared error of distances, during a training also of vectors and descriptors: 0 is perfect."""
+
+    score: ClassVar[str] = "mse"
+
+    def _sum(self, difference: NDArray[np.float64]) -> float:
+        return float(np.square(difference).sum())
 
 
 class _Objects(Metric):
@@ -202,6 +234,8 @@ class AdaptedRand(_Objects):
     each.
     """
 
+    lower_is_better: ClassVar[bool] = True
+
     def total(self, partial: ContingencyTable) -> dict[str, float]:
         inside = partial.truth > 0
         truth, predicted, voxels = partial.truth[inside], partial.predicted[inside], partial.voxels[inside]
@@ -232,6 +266,8 @@ class VariationOfInformation(_Objects):
     `split` is what the prediction divides, `merge` what it joins. Only voxels inside true objects count; those left as
     background are one predicted object.
     """
+
+    lower_is_better: ClassVar[bool] = True
 
     def total(self, partial: ContingencyTable) -> dict[str, float]:
         inside = partial.truth > 0

@@ -1,32 +1,34 @@
 """Scores of a network on parts it was not trained on: the tiles of inference, fixed and unbiased."""
 
 import shutil
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mitocore.blockwise.arrays import settle
 from mitocore.blockwise.grid import BlockGrid
 from mitocore.blockwise.tiles import TileLattice
 from mitocore.errors import DataError
 from mitocore.geometry import Roi, as_shape
-from mitocore.interfaces import Block
+from mitocore.learn.calibration import Classes, Histogram, sums_of
 from mitocore.learn.data import OpenVolume, Prepared
 from mitocore.learn.encode import VALID, encoded, label_halo
 from mitocore.learn.predict import Inference, Slab, rows_within, slabs
-from mitocore.specs import ArraySpec, Head
+from mitocore.learn.scored import Scored
+from mitocore.specs import Head, Kind
 from mitocore.training import PlannedObjective, TrainingPlan
 
 Told = Callable[[int, int], None]
 """Called with voxels done and voxels in all."""
+Seen = Callable[[int, Roi, PlannedObjective, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], None]
+"""Called with the number of a region, a box in its frame, an objective, and its prediction, target and weight there."""
 _BOX = (32, 512, 512)
-_SUMS = 2**30
+_SUMS = 2**28
 """Bytes for the sums of a strip. Fixed: the loss is a mean over slabs, so the memory of a machine must not cut them."""
 _EDGE = 1e-6  # probabilities are this far from 0 and 1 before they become logits again
 
@@ -42,10 +44,20 @@ class Validation:
         self, plan: TrainingPlan, volumes: Sequence[Prepared], part: Literal["validation", "test"], device: str
     ) -> None:
         self.plan, self.part = plan, part
-        self.volumes = [(v, box) for v in volumes if (box := getattr(v.planned.parts, part))]
+        self.volumes = [(v, box) for v in volumes for box in getattr(v.planned.parts, part)]
         self.settings = Inference(device, plan.train.precision, plan.train.batch)
         self.objectives = [o for o in plan.objectives if not any(head.auxiliary for head in o.heads)]
         self.losses = [objective.loss.build() for objective in self.objectives]
+        self.truths: dict[str, PlannedObjective] = {}
+        """By head: the objective whose target is its truth, the first that compares this head alone with one."""
+        for objective in self.objectives:
+            if objective.target and len(objective.heads) == 1:
+                self.truths.setdefault(objective.name, objective)
+
+    def sums(self) -> dict[str, Histogram | Classes]:
+        """Empty sums of every head whose probabilities can be compared with a truth."""
+        believable = (Kind.PROBABILITY, Kind.AFFINITY)
+        return sums_of(o.heads[0] for o in self.truths.values() if o.target and o.target.gives().kind in believable)
 
     def check(self) -> None:
         """Refuse parts on which no score has a meaning.
@@ -68,8 +80,17 @@ class Validation:
         network: nn.Module,
         told: Told = lambda _done, _total: None,
         stopping: Callable[[], bool] = lambda: False,
+        sums: Mapping[str, Histogram | Classes] | None = None,
+        seen: Seen | None = None,
     ) -> dict[str, float]:
         """Loss, and the scores of the metric that says what best means, over all volumes.
+
+        Parameters
+        ----------
+        sums
+            By head: what probabilities and truth are added to, in the same pass.
+        seen
+            Shown what every head with a truth gives, in the same pass.
 
         Raises
         ------
@@ -79,40 +100,46 @@ class Validation:
         was_training = network.training
         network.eval()
         try:
-            return self._scores(network, told, stopping)
+            return self._scores(network, told, stopping, sums or {}, seen)
         finally:
             network.train(was_training)
 
-    def _scores(self, network: nn.Module, told: Told, stopping: Callable[[], bool]) -> dict[str, float]:
-        sums = np.zeros((len(self.objectives), 2))
-        partial: Any = None
+    def _scores(
+        self,
+        network: nn.Module,
+        told: Told,
+        stopping: Callable[[], bool],
+        sums: Mapping[str, Histogram | Classes],
+        seen: Seen | None,
+    ) -> dict[str, float]:
+        losses = np.zeros((len(self.objectives), 2))
+        scored = Scored(self.truths[self.plan.metric[0]].heads[0], self.plan.metric[1]) if self.plan.metric else None
         done, total = 0, sum(region.voxels for _, region in self.volumes)
-        for prepared, region in self.volumes:
+        for place, (prepared, region) in enumerate(self.volumes):
+            whole = Roi.whole(region.shape)
             with closing(prepared.open()) as volume, closing(self._slabs(network, volume, region)) as found:
                 for slab in found:
                     for number, objective in enumerate(self.objectives):
                         target, weight = self._truth(objective, volume, slab.roi, region)
                         if counted := float(np.count_nonzero(weight)):
-                            sums[number] += self._loss(number, objective, slab, target, weight) * counted, counted
-                        if objective is self._scored:
+                            losses[number] += self._loss(number, objective, slab, target, weight) * counted, counted
+                        if objective is not self.truths.get(objective.name):
+                            continue
+                        values = slab.heads[objective.name]
+                        if objective.name in sums:
+                            sums[objective.name].add(values, target, weight[0] > 0)
+                        if seen:
+                            seen(place, slab.roi, objective, values, target, weight)
+                        if scored and scored.head.name == objective.name:
                             truth = np.where(weight > 0, target, np.float32(np.nan))  # NaN: left out of the score
-                            part = self._partial(objective.heads[0], slab, truth, region, volume)
-                            partial = part if partial is None else partial + part
+                            scored.add(values, truth, slab.roi, whole, volume.voxel_size)
                     done += slab.roi.voxels
                     told(done, total)
                     if stopping():
                         raise Interrupted
-        means = sums[:, 0] / np.maximum(sums[:, 1], 1)
-        scores = {"loss": float(sum(o.weight * m for o, m in zip(self.objectives, means, strict=True)))}
-        if self.plan.metric:
-            head, metric = self.plan.metric
-            scores |= {f"{head}.{name}": value for name, value in metric.total(partial).items()}
-        return scores
-
-    @property
-    def _scored(self) -> PlannedObjective | None:
-        head = self.plan.metric[0] if self.plan.metric else None
-        return next((o for o in self.objectives if o.target and o.name == head), None)
+        means = losses[:, 0] / np.maximum(losses[:, 1], 1)
+        loss = float(sum(o.weight * m for o, m in zip(self.objectives, means, strict=True)))
+        return {"loss": loss, **(scored.scores() if scored else {})}
 
     def _slabs(self, network: nn.Module, volume: OpenVolume, region: Roi) -> Generator[Slab]:
         def read(roi: Roi) -> NDArray[np.float32]:
@@ -148,13 +175,6 @@ class Validation:
         wanted = _tensor(target) if objective.target else None
         return float(self.losses[number](*logits, target=wanted, weight=_tensor(weight)))
 
-    def _partial(self, head: Head, slab: Slab, truth: NDArray[np.float32], region: Roi, volume: OpenVolume) -> Any:
-        if self.plan.metric is None:
-            return None
-        arrays = {"predicted": settle(slab.heads[head.name], _spec(head)), "truth": truth}
-        whole = Roi.whole(region.shape)
-        return self.plan.metric[1].partial(Block(slab.roi, slab.roi, arrays, whole, volume.voxel_size))
-
 
 def _tensor(values: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values))[None]
@@ -164,10 +184,6 @@ def shifted(roi: Roi, region: Roi) -> Roi:
     """A box in the frame of `region`, in the frame of the volume."""
     start = as_shape(a + r for a, r in zip(roi.start, region.start, strict=True))
     return Roi(start, as_shape(b + r for b, r in zip(roi.stop, region.start, strict=True)))
-
-
-def _spec(head: Head) -> ArraySpec:
-    return ArraySpec(head.kind, head.channels, head.offsets)
 
 
 def _logits(head: Head, values: Tensor) -> Tensor:

@@ -13,7 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mitocore.builtin.contingency import ContingencyTable
-from mitocore.builtin.metrics import AdaptedRand, Dice, Instance, IoU, VariationOfInformation, Voxel
+from mitocore.builtin.metrics import (
+    AdaptedRand,
+    Dice,
+    Instance,
+    IoU,
+    MeanAbsolute,
+    MeanSquared,
+    VariationOfInformation,
+    Voxel,
+)
 from mitocore.errors import WiringError
 from mitocore.geometry import Roi
 from mitocore.interfaces import Block
@@ -283,3 +292,15 @@ def test_voxel_scores_equal_those_of_pytorch_connectomics():
     for threshold, (iou, _, precision, recall) in zip(expected["thres"], expected["scores"], strict=True):
         got = [result[f"{name}_{100 * threshold:g}"] for name in ("iou", "precision", "recall")]
         assert got == pytest.approx([iou, precision, recall], abs=1e-6)
+
+
+def test_errors_of_distances_are_means_over_the_voxels_that_count():
+    rng = np.random.default_rng(0)
+    predicted, truth = rng.normal(size=(2, 3, 4, 5, 6)).astype("f4")
+    truth[:, 0] = np.nan
+    difference = (predicted - truth)[:, 1:]
+    halves = [Roi((0, 0, 0), (2, 5, 6)), Roi((2, 0, 0), (4, 5, 6))]
+    for metric, wanted in ((MeanAbsolute(), np.abs(difference).mean()), (MeanSquared(), np.square(difference).mean())):
+        total = metric.total(reduce(add, (part(metric, predicted, truth, half) for half in halves)))
+        assert list(total.values()) == [pytest.approx(wanted, rel=1e-6)]
+        assert metric.lower_is_better
