@@ -57,7 +57,7 @@ def run(component: Component | type[Component]) -> list[Finding]:
     A class with required options is put to the checks of the class alone. The others, those that need a file, and those
     whose failure may be meant, are reported as not run: the tests of the plugin say what is needed or meant.
 
-    >>> from mitocore.builtin.targets import Foreground
+    >>> from mitocore.builtin.targets.foreground import Foreground
     >>> findings = run(Foreground())
     >>> {finding.passed for finding in findings}, "check_halo" in [finding.check for finding in findings]
     ({True}, True)

@@ -24,7 +24,7 @@ def validated(component: C, options: Mapping[str, Any]) -> C:
 def changed(component: C, option: str) -> Iterator[C]:
     """Up to three components that differ in this option alone.
 
-    >>> from mitocore.builtin.augments import FlipRotate
+    >>> from mitocore.builtin.augments.flips import FlipRotate
     >>> [other.rotate for other in changed(FlipRotate(), "rotate")]
     [False]
     """

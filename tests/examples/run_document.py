@@ -8,6 +8,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -56,6 +57,8 @@ def command(words: list[str]) -> None:
     from mitocore.cli.main import app
 
     if words[1] == "train":
+        if "folder" not in tomllib.loads(Path(words[2]).read_text("utf-8"))["train"]:
+            shutil.rmtree(f"runs/{Path(words[2]).stem}", ignore_errors=True)  # what stands in for the reader's weights
         words += [word for setting in SHORT for word in ("--set", setting)]
     with ExitStack() as stack:
         if words[-2:-1] == [">"]:

@@ -115,7 +115,8 @@ def test_all_plugins_are_found(installed: Environment, distributions: list[Any])
     groups = [d.project["entry-points"]["mitocore.v1"] for d in distributions]
     for plugin in (name for group in groups for name in group):
         assert f'"{plugin}"' in listed
-    for component in ("zarr", "tiff", "hdf5", "slices", "rsunet", "monai_unet", "connected_components", "percentile"):
+    components = ("zarr", "tiff", "hdf5", "slices", "rsunet", "unet25d", "connected_components", "percentile")
+    for component in components:
         assert f'"{component}"' in listed
 
 

@@ -1,5 +1,6 @@
 """Components that each break one promise; the kit must say which."""
 
+import time
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
@@ -21,13 +22,16 @@ from mitocore import (
     VoxelSize,
     WholePostProcessor,
 )
-from mitocore.builtin.augments import FlipRotate
-from mitocore.builtin.losses import BCE
+from mitocore.builtin.augments.flips import FlipRotate
+from mitocore.builtin.augments.sections import Misalignment
+from mitocore.builtin.losses.entropy import BCE
+from mitocore.builtin.losses.points import PointRend
+from mitocore.builtin.losses.relations import BoundaryDistance
 from mitocore.builtin.metrics import Instance, IoU
 from mitocore.builtin.normalizers import DtypeRange, MinMax, ZScore
 from mitocore.builtin.npy import NpyReader, NpyWriter
-from mitocore.builtin.samplers import Uniform
-from mitocore.builtin.targets import Foreground
+from mitocore.builtin.samplers.uniform import Uniform
+from mitocore.builtin.targets.foreground import Foreground
 from mitocore.interfaces import Block, Crop, Normalizer, WritableVolume
 from mitocore.testing.minimal import Components, Threshold, Widen
 
@@ -285,6 +289,7 @@ class SharedScratch(Widen):
         scratch, widened = SCRATCH[:z, :y, :x], []
         for channel in block["probability"]:
             scratch[:] = channel
+            time.sleep(0.002)  # others get in between, on any machine
             widened.append(maximum_filter(scratch, size=2 * self.radius + 1, mode="nearest"))
         return {"widened": np.stack(widened)}
 
@@ -547,6 +552,20 @@ class BorderTarget(Foreground):
         return maximum_filter(super().encode(labels, voxel_size), size=(1, 3, 3, 3))
 
 
+class HalfOptional(Foreground):
+    """Says that it can do without labels, and cannot."""
+
+    def needs(self):
+        return {"instances": Need((Kind.INSTANCE,), optional=True)}
+
+
+class Nowhere(Foreground):
+    """Affinities that do not say which voxels they are of."""
+
+    def gives(self):
+        return ArraySpec(Kind.AFFINITY, ("x",))
+
+
 class OddIds(Foreground):
     """Only odd ids are foreground."""
 
@@ -577,6 +596,26 @@ class Overflows(BCE):
             return ((logits.exp().add(1).log() - logits * target) * weight).sum() / weight.sum().clamp(min=1)
 
         return compared
+
+
+class PointsAnywhere(PointRend):
+    """Counts points in hidden voxels."""
+
+    def build(self):
+        compared = super().build()
+
+        def everywhere(points, places, *, target, weight):
+            return compared(points, places, target=target, weight=weight * 0 + 1)
+
+        return everywhere
+
+
+class RelatesHidden(BoundaryDistance):
+    """Relates heads in hidden voxels too."""
+
+    def build(self):
+        compared = super().build()
+        return lambda *logits, target, weight: compared(*logits, target=target, weight=weight * 0 + 1)
 
 
 class OutsideRegion(Uniform):
@@ -617,6 +656,21 @@ class ByChunks(Uniform):
         return SamplerIndex(index.regions, {**index.arrays, "chunks": chunks})
 
 
+class ReadsAgain(Uniform):
+    """Looks at labels while it draws."""
+
+    shown: ClassVar[list[Any]] = []
+
+    def index(self, volumes, shape):
+        self.shown[:] = volumes
+        return super().index(volumes, shape)
+
+    def draw(self, index, shape, number, rng):
+        crop = super().draw(index, shape, number, rng)
+        self.shown[crop.volume].labels["instances"].read(crop.roi)
+        return crop
+
+
 class IgnoresWeights(Uniform):
     """All volumes alike, but for those of weight 0."""
 
@@ -637,6 +691,21 @@ class FlipsOneLabel(FlipRotate):
     def apply(self, image, labels, voxel_size, rng):
         image, flipped = super().apply(image, labels, voxel_size, rng)
         return image, {**labels, "instances": flipped["instances"]}
+
+
+class ForgetsMask(FlipRotate):
+    """Leaves the mask where it was."""
+
+    def apply(self, image, labels, voxel_size, rng):
+        image, flipped = super().apply(image, labels, voxel_size, rng)
+        return image, {**flipped, "valid": labels["valid"]}
+
+
+class LooksNearby(Misalignment):
+    """Trusts that nobody else reads further sections around a crop of one."""
+
+    def halo(self, shape, voxel_size):
+        return super().halo(shape, voxel_size) if shape[0] > 1 else (0, 0, 0)
 
 
 class ShiftsLabels(FlipRotate):

@@ -1,0 +1,1 @@
+"""Torch networks; imported by `Model.build` only."""
