@@ -60,7 +60,9 @@ if TYPE_CHECKING:
     from mitocore.runs import Step as Step
     from mitocore.runs import evaluate as evaluate
     from mitocore.runs import load as load
+    from mitocore.runs import preview as preview
     from mitocore.runs import train as train
+    from mitocore.specs import DESCRIPTORS as DESCRIPTORS
     from mitocore.specs import ArraySpec as ArraySpec
     from mitocore.specs import Head as Head
     from mitocore.specs import Kind as Kind
@@ -94,8 +96,8 @@ _HOME = {
     ),
     "mitocore.pipeline": "Plan",
     "mitocore.recommended": "segment",
-    "mitocore.runs": "Pipeline Result Step evaluate load train",
-    "mitocore.specs": "ArraySpec Head Kind Lattice Need VolumeSpec Window",
+    "mitocore.runs": "Pipeline Result Step evaluate load preview train",
+    "mitocore.specs": "DESCRIPTORS ArraySpec Head Kind Lattice Need VolumeSpec Window",
     "mitocore.stitch": "LINK touching unite",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}

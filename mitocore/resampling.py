@@ -16,8 +16,16 @@ TOLERANCE = 0.01
 """Voxels whose edges differ by this share or less are taken as equal."""
 _ROUNDING = 1e-9
 """Ratios are quotients of lengths: 0.3 / 0.1 is not quite 3."""
+_AT_ONCE = 1 << 23
+"""Old voxels that are read at a time: large voxels are made of many, and a box of them need not fit into memory."""
 Read = Callable[[Roi], NDArray[Any]]
 """Voxels (c, z, y, x) of a box."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Halves:
+    axis: int
+    boxes: tuple[Roi, Roi]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,8 @@ class Resampling:
 
     def image(self, read: Read, box: Roi) -> NDArray[np.float32]:
         """Intensities (c, z, y, x) of a box of new voxels; `read` gives the old ones it asks for."""
+        if halves := self._halved(box):
+            return np.concatenate([self.image(read, half) for half in halves.boxes], halves.axis + 1)
         old = self.footprint(box)
         values = read(old).astype(np.float32, copy=False)
         for axis, ratio in enumerate(self.ratio):
@@ -93,10 +103,23 @@ class Resampling:
 
     def labels(self, read: Read, box: Roi) -> NDArray[Any]:
         """Ids (c, z, y, x) of a box of new voxels, never mixed."""
+        if halves := self._halved(box):
+            return np.concatenate([self.labels(read, half) for half in halves.boxes], halves.axis + 1)
         nearest = [self._nearest(axis, box) for axis in range(3)]
         old = Roi(as_shape(at[0] for at in nearest), as_shape(at[-1] + 1 for at in nearest))
         z, y, x = (at - first for at, first in zip(nearest, old.start, strict=True))
         return read(old)[:, z[:, None, None], y[:, None], x]
+
+    def _halved(self, box: Roi) -> "_Halves | None":
+        """The two halves of a box that is made of more old voxels than are read at a time; None: it is not."""
+        old = self.footprint(box)
+        lengths = [n if new > 1 else 0 for n, new in zip(old.shape, box.shape, strict=True)]
+        if old.voxels <= _AT_ONCE or not any(lengths):
+            return None
+        axis = lengths.index(max(lengths))
+        middle = (box.start[axis] + box.stop[axis]) // 2
+        stop, start = ([middle if a == axis else n for a, n in enumerate(ends)] for ends in (box.stop, box.start))
+        return _Halves(axis, (Roi(box.start, as_shape(stop)), Roi(as_shape(start), box.stop)))
 
     def _nearest(self, axis: int, box: Roi) -> NDArray[np.int64]:
         """Old voxel in which the centre of each new one lies, along an axis."""

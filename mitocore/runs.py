@@ -15,13 +15,24 @@ from typing import TYPE_CHECKING, Any, Self
 from numpy.typing import NDArray
 
 from mitocore import evaluation, run_folder, weights
+from mitocore import false_positives as listing
 from mitocore.blockwise.arrays import Source
 from mitocore.blockwise.executor import Executor, InProcess, Processes, Threads
 from mitocore.blockwise.lock import RunLock
 from mitocore.blockwise.workspace import Workspace
 from mitocore.config import toml
 from mitocore.config.components import build
-from mitocore.config.pipeline import PipelineConfig, PredictTable, RunTable, StepConfig, configure, kind_of
+from mitocore.config.pipeline import (
+    Member,
+    PipelineConfig,
+    PredictTable,
+    RunTable,
+    StepConfig,
+    configure,
+    kind_of,
+    member,
+    stated_weights,
+)
 from mitocore.durable import write_json
 from mitocore.errors import ConfigError, PluginError
 from mitocore.execution import Execution, begin_again
@@ -37,6 +48,7 @@ from mitocore.volumes import Reopened, in_memory, installed, open_volume, reader
 
 if TYPE_CHECKING:
     from mitocore.learn.fit import TrainingResult
+    from mitocore.learn.preview import Preview
 
 log = logging.getLogger(__name__)
 
@@ -331,8 +343,8 @@ class Step:
     name: str | None = None
     """Default: the class in lower case."""
     inputs: Mapping[str, str] | None = None
-    weights: str | Path | None = None
-    """A file, or a name of `mitocore weights list`."""
+    weights: str | Path | Sequence[str | Path] | None = None
+    """A file, or a name of `mitocore weights list`; several are an ensemble."""
     predict: Mapping[str, Any] | None = None
     storage: Storage | None = None
 
@@ -410,13 +422,23 @@ def _configured(step: Step, registry: Registry) -> StepConfig:
     name = step.name or type(step.component).__name__.lower()
     predict = toml.parse(PredictTable, dict(step.predict or {}), toml.Document({}), what="predict")
     header = path = normalizer = None
+    ensemble: tuple[Member, ...] = ()
     if isinstance(step.component, Model):
         if step.weights is None:
             raise ConfigError(f"step {name!r} has no weights", hint='Step(model, weights="best.safetensors")')
-        path = step.weights if isinstance(step.weights, Path) else weights.resolve(str(step.weights), Path())
+        where = f"step {name!r}"
+        named = (
+            step.weights if isinstance(step.weights, Sequence) and not isinstance(step.weights, str) else [step.weights]
+        )
+        stated_weights(named, where)
+        path, *others = (w if isinstance(w, Path) else weights.resolve(w, Path()) for w in named)
         header = read_header(path)
         built, _ = build("normalizer", header.normalizer, registry)
         normalizer = built if isinstance(built, Normalizer) else None
+        for other in others:
+            there = read_header(other)
+            component = type(step.component).model_validate(there.options)
+            ensemble += (member(step.component, header, component, other, there, where),)
     return StepConfig(
         name=name,
         component=step.component,
@@ -427,6 +449,7 @@ def _configured(step: Step, registry: Registry) -> StepConfig:
         header=header,
         normalizer=normalizer,
         where=f"step {name!r}",
+        ensemble=ensemble,
     )
 
 
@@ -465,6 +488,37 @@ def train(
     return fit.fit(ready, resume=resume, progress=progress)
 
 
+def preview(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    picture: str | Path | None = None,
+    progress: Callable[[str, int, int, Mapping[str, float]], None] = lambda _what, _done, _total, _numbers: None,
+) -> "Preview":
+    """Look at a training without beginning it: what its parts hold, what a step costs, and how its samples look.
+
+    Equal to ``mitocore train --dry-run``. Nothing is written but one picture.
+
+    Parameters
+    ----------
+    picture
+        A PNG of sample crops; left out: `samples.png` in the folder of the training.
+
+    Raises
+    ------
+    MitocoreError
+        If the training is refused, or the extra ``mitocore[torch]`` is not installed.
+    """
+    ready = load_training(path, overrides)
+    try:
+        from mitocore.learn.preview import preview as looked
+    except ModuleNotFoundError as error:
+        problem = f"a look at a training needs {error.name!r}"
+        hint = f'pip install "mitocore[torch]"; mitocore validate {path} needs none'
+        raise PluginError(problem, hint=hint) from error
+    return looked(ready, picture=Path(picture) if picture else None, progress=progress)
+
+
 def evaluate(
     prediction: str | Path | Volume | NDArray[Any],
     truth: str | Path | Volume | NDArray[Any],
@@ -474,6 +528,7 @@ def evaluate(
     roi: str | None = None,
     ignore: Sequence[int] = (),
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    false_positives: str | Path | None = None,
     progress: Progress = _quiet,
 ) -> dict[str, dict[str, float]]:
     """Scores of a prediction, by metric; none named: all that fit what the prediction holds.
@@ -488,11 +543,20 @@ def evaluate(
         Values of the truth that are left out, beside those that always mean "ignore".
     options
         Options by metric, such as ``{"voxel": {"thresholds": [0.3, 0.5]}}``.
+    false_positives
+        A .csv file to be written: predicted objects that match no true one at an IoU of 0.5, and where they lie.
     """
     with _volume(prediction) as predicted, _volume(truth) as true:
         pair = evaluation.compared(predicted, true, kind=kind_of(kind), roi=roi, ignore=ignore)
         chosen = evaluation.metrics_of(metrics, pair.kind, installed(), options or {})
-        return evaluation.evaluate(pair, chosen, progress=progress)
+        if false_positives is None:
+            return evaluation.evaluate(pair, chosen, progress=progress)
+        listed = Path(false_positives)
+        listing.check(listed, pair)
+        unmatched = listing.Unmatched()
+        sums = evaluation.summed(pair, {**chosen, "false_positives": unmatched}, progress=progress)
+        listing.write(listed, sums["false_positives"], pair.voxel_size)
+        return {name: metric.total(sums[name]) for name, metric in chosen.items()}
 
 
 def _volume(source: str | Path | Volume | NDArray[Any]) -> AbstractContextManager[Volume]:

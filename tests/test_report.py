@@ -7,11 +7,12 @@ import sys
 import numpy as np
 import pytest
 
-from mitocore import report
+from mitocore import pictures, report
 from mitocore.errors import DataError, PluginError
 from mitocore.geometry import VoxelSize
 from mitocore.measure import instance_table
-from mitocore.report import chosen_sections, colours, errors, grey, matched, outline, write_report
+from mitocore.pictures import colours, errors, grey, outline
+from mitocore.report import chosen_sections, matched, write_report
 from mitocore.specs import Kind
 from mitocore.volumes import ArrayVolume
 
@@ -119,9 +120,9 @@ def test_every_voxel_is_found_added_missed_or_neither():
     colour = {
         name: np.isclose(picture, (1 - strength) * 0.25 + strength * np.array(paint), atol=1e-6).all(axis=-1)
         for name, paint, strength in (
-            ("agrees", report.AGREES, 0.45),
-            ("added", report.ADDED, 0.9),
-            ("missed", report.MISSED, 0.9),
+            ("agrees", pictures.AGREES, 0.45),
+            ("added", pictures.ADDED, 0.9),
+            ("missed", pictures.MISSED, 0.9),
         )
     }
     known = truth != np.iinfo("u8").max
@@ -159,7 +160,7 @@ def test_grey_values_survive_constant_and_broken_images():
 
 
 def test_a_report_without_matplotlib_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setattr(report.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr(report.pictures, "installed", lambda: False)
     with pytest.raises(PluginError) as refused:
         written(tmp_path)
     assert refused.value.hint == 'pip install "mitocore[report]"'

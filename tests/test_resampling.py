@@ -51,6 +51,26 @@ def test_a_box_read_by_itself_is_bit_for_bit_the_cut_of_the_whole(case: tuple[Re
     assert (resampling.labels(reading(ids), box) == labels[cut]).all()
 
 
+@settings(deadline=None, max_examples=40)
+@given(lattices(), st.integers(1, 60))
+def test_a_box_made_of_too_many_voxels_is_read_in_parts_and_is_the_same(
+    case: tuple[Resampling, NDArray[Any], Roi], most: int
+) -> None:
+    resampling, values, box = case
+    ids = np.arange(values.size).reshape(values.shape)
+    image, labels = resampling.image(reading(values), box), resampling.labels(reading(ids), box)
+    seen: list[Roi] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mitocore.resampling._AT_ONCE", most)
+        assert resampling.image(reading(values, seen), box).tobytes() == image.tobytes()
+        assert (resampling.labels(reading(ids, seen), box) == labels).all()
+    largest = max(
+        resampling.footprint(Roi(place, (place[0] + 1, place[1] + 1, place[2] + 1))).voxels
+        for place in [(int(z), int(y), int(x)) for z, y, x in np.argwhere(np.ones(box.shape)) + box.start]
+    )
+    assert max(roi.voxels for roi in seen) <= max(most, largest)
+
+
 @settings(deadline=None, max_examples=70)
 @given(lattices())
 def test_only_voxels_in_the_footprint_are_read_and_labels_come_from_them(

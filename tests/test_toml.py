@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
 from mitocore.config.toml import Document, locate, near, override, parse, read
+from mitocore.config.training import Training
 from mitocore.errors import ConfigError, DataError
 
 TEXT = """\
@@ -133,6 +134,27 @@ def test_all_findings_of_a_table_come_together_in_the_order_of_their_lines(tmp_p
     places = [error.where for error in findings(refused.value)]
     assert [place.partition("pipeline.toml:")[2].split()[0] for place in places] == ["1", "2", "3", "4"]
     assert any("needs 'folder'" in error.problem for error in findings(refused.value))
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem"),
+    [
+        ({"instances": {"kind": "semantic"}}, "the training needs 'volume.0.labels.instances.path'"),
+        ({"instances": {"path": "a.npy", "kind": "x"}}, "volume.0.labels.instances.kind = 'x'"),
+        ({}, "volume.0.labels = {}: this names no labels"),
+    ],
+)
+def test_what_only_follows_from_another_finding_is_not_said(labels, problem):
+    data = {
+        "mitocore": 1,
+        "model": "net",
+        "volume": [{"path": "raw.npy", "labels": labels}],
+        "objective": [{"head": "a", "target": "b", "loss": "c"}],
+    }
+    with pytest.raises(ConfigError) as refused:
+        parse(Training, data, Document(data), what="the training")
+    assert problem in refused.value.problem
+    assert not refused.value.others
 
 
 def test_a_table_that_should_be_one_of_several_is_answered_with_how_to_write_it():

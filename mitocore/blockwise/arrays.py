@@ -1,6 +1,6 @@
 """Arrays the passes read from and write to: scratch, open volumes, and what is computed where it is read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -226,16 +226,34 @@ class Opened:
         if self.kind is Kind.MASK:
             return values.astype(bool)
         if self.kind in _LABELS:
-            return _labels(values, self.kind, self.ignore)
+            return label_ids(values, self.kind, self.ignore)
         if self.kind in (Kind.PROBABILITY, Kind.AFFINITY) and values.dtype.kind in "iu":
             values = values / np.float32(np.iinfo(values.dtype).max)
         return values.astype(np.float32, copy=False)
 
 
-def _labels(values: NDArray[Any], kind: Kind, ignore: tuple[int, ...]) -> NDArray[Any]:
+def one_of(values: NDArray[Any], numbers: Iterable[int]) -> NDArray[np.bool_]:
+    """Where integers are one of these numbers, compared as they are: left to itself, numpy makes floats of large ids.
+
+    >>> one_of(np.array([2**63 + 5, 2**63 + 6, 3], np.uint64), (2**63 + 6, -1))
+    array([False,  True, False])
+    """
+    whole = values.view(np.uint8) if values.dtype.kind == "b" else values
+    info = np.iinfo(whole.dtype)
+    return np.isin(whole, np.array([n for n in numbers if info.min <= n <= info.max], whole.dtype))
+
+
+def label_ids(values: NDArray[Any], kind: Kind, ignore: tuple[int, ...]) -> NDArray[Any]:
+    """Ids of a kind, as `Opened` says, of the values of a file.
+
+    Raises
+    ------
+    DataError
+        If an id is negative, or a class id does not fit.
+    """
     if values.dtype.kind == "f":
         values = np.rint(np.nan_to_num(values, posinf=0, neginf=0)).astype(np.int64)
-    ignored = np.isin(values, ignore) if ignore else np.zeros(values.shape, bool)
+    ignored = one_of(values, ignore)
     if values.dtype.kind == "i":
         ignored |= values == -1
     elif values.dtype.kind == "u" and values.dtype.itemsize > 1:

@@ -23,21 +23,6 @@ from mitocore.specs import Kind
 Scores = Mapping[str, Mapping[str, float]]
 
 
-def train(voice: Voice, file: Path, settings: Sequence[str], resume: bool, dry_run: bool) -> None:
-    """Train; print where the weights lie and their scores."""
-    running.check_form(toml.read(file, settings), "training")
-    if dry_run:
-        typer.echo(str(runs.load_training(file, settings)))
-        return
-    try:
-        with speaking(voice) as told:
-            result = runs.train(file, settings, resume=resume, progress=told)
-    except KeyboardInterrupt as error:
-        raise KeyboardInterrupt("interrupted; a checkpoint was written, add --resume to go on from there") from error
-    typer.echo(f"{result.best}\n{_scores_table({'': result.scores})}")
-    typer.echo(f"{result.steps:,} steps · {spoken(result.seconds)}")
-
-
 def evaluate(
     voice: Voice,
     prediction: str,
@@ -48,12 +33,22 @@ def evaluate(
     ignore: Sequence[int],
     as_json: bool,
     output: Path | None,
+    false_positives: Path | None,
 ) -> None:
     """Score; print a table or JSON."""
     if output and output.suffix not in (".csv", ".json"):
         raise DataError(f"scores cannot be written to {str(output)!r}", where="--output", hint="-o scores.csv")
     with speaking(voice) as told, nearest_hinted(prediction, truth):
-        scores = runs.evaluate(prediction, truth, metrics, kind=_kind(kind), roi=roi, ignore=ignore, progress=told)
+        scores = runs.evaluate(
+            prediction,
+            truth,
+            metrics,
+            kind=_kind(kind),
+            roi=roi,
+            ignore=ignore,
+            false_positives=false_positives,
+            progress=told,
+        )
     if output:
         _write_scores(output, scores)
     typer.echo(json.dumps(scores, indent=2) if as_json else _scores_table(scores))

@@ -234,12 +234,28 @@ def train(
     file: File,
     settings: Set = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the training in its folder.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print the plan, read no voxel.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Look before you train: count labels, measure memory and time of a step, draw samples.",
+        ),
+    ] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--picture", metavar="PNG", help="Of --dry-run: the picture. Default: samples.png in the folder."),
+    ] = None,
+    json: Json = False,
 ) -> None:
     """Train a network on labelled volumes."""
-    from mitocore.cli import commands
+    from mitocore.cli import training
 
-    commands.train(context.obj, file, settings or [], resume, dry_run)
+    if dry_run:
+        training.preview(context.obj, file, settings or [], picture, json)
+    elif picture:
+        raise typer.BadParameter("--picture is drawn by --dry-run; add it")
+    else:
+        training.train(context.obj, file, settings or [], resume, json)
 
 
 @command(app, "evaluate")
@@ -261,11 +277,21 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the scores to a .csv or .json file.")
     ] = None,
+    false_positives: Annotated[
+        Path | None,
+        typer.Option(
+            "--false-positives",
+            metavar="FILE",
+            help="List predicted objects that match no true one in a .csv file, which samplers take as points.",
+        ),
+    ] = None,
 ) -> None:
     """Score a prediction against the truth."""
     from mitocore.cli import commands
 
-    commands.evaluate(context.obj, prediction, truth, metric or [], kind, roi, ignore or [], json, output)
+    commands.evaluate(
+        context.obj, prediction, truth, metric or [], kind, roi, ignore or [], json, output, false_positives
+    )
 
 
 @command(app, "validate")

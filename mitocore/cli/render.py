@@ -172,7 +172,10 @@ def _bars(console: Console) -> Iterator[Told]:
 
 
 def _listed(numbers: Mapping[str, float] | None) -> str:
-    return "".join(f" · {name} {value:.3f}" for name, value in (numbers or {}).items())
+    def text(value: float) -> str:
+        return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 100 else f"{value:,.0f}"
+
+    return "".join(f" · {name} {text(value)}" for name, value in (numbers or {}).items())
 
 
 def spoken(seconds: float) -> str:

@@ -99,8 +99,8 @@ class VolumeTable(Table):
     valid: ComponentTable | None = None
     """Mask, `PATH[::KEY]` with `{path}` and `{stem}`; voxels where it is 0 are left out of loss and scores."""
     annotated: tuple[BoxOption, ...] = ()
-    """Boxes `"z0:z1,y0:y1,x0:x1"` outside of which nothing was labelled: voxels there count neither in the loss nor in
-    a score, and no crop lies wholly outside."""
+    """Boxes `"z0:z1,y0:y1,x0:x1"` outside of which nothing was labelled: voxels there are ignored, in targets, loss and
+    scores, and no crop lies wholly outside."""
     region: BoxOption | None = None
     """Box `"z0:z1,y0:y1,x0:x1"`; only this part of the volume is used."""
     split: Split = Split()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations
+from itertools import combinations, permutations, product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from mitocore.config.labelled import BoxOption, SplitTable, VolumeTable
-from mitocore.config.split import Part, Parts, divide, fits, gap_in_voxels, is_empty, meet, text_of
+from mitocore.config.split import PARTS, Part, Parts, divide, fits, gap_in_voxels, is_empty, meet, text_of
 from mitocore.config.table import Table
 from mitocore.config.toml import Document, near
 from mitocore.config.volumes import Drawn, PlannedVolume
@@ -132,7 +132,7 @@ def _held(volume: PlannedVolume, part: Part | None) -> tuple[Roi, ...]:
 
 
 def _by_lot(volumes: Sequence[PlannedVolume], split: SplitTable, where: str) -> list[Parts]:
-    files = list(dict.fromkeys(volume.place for volume in volumes))
+    files = list(dict.fromkeys(volume.array for volume in volumes))
     shares = [split.validation, split.test or 0]
     counts = [max(1, round(share * len(files))) if share else 0 for share in shares]
     if len(files) <= sum(counts):
@@ -143,9 +143,9 @@ def _by_lot(volumes: Sequence[PlannedVolume], split: SplitTable, where: str) -> 
     validation, test = set(drawn[: counts[0]]), set(drawn[counts[0] : sum(counts)])
     return [
         Parts(validation=(volume.region,))
-        if volume.place in validation
+        if volume.array in validation
         else Parts(test=(volume.region,))
-        if volume.place in test
+        if volume.array in test
         else Parts(train=(volume.region,))
         for volume in volumes
     ]
@@ -188,17 +188,14 @@ def _as_before(stated: Sequence[Stated], path: Path, where: str) -> list[Parts]:
 def _checked(entry: SplitEntry, volume: PlannedVolume, where: str) -> Parts:
     """The boxes of an entry, which a hand may have changed."""
     try:
-        boxes = {
-            name: tuple(Roi.parse(text, entry.shape) for text in getattr(entry, name))
-            for name in ("train", "validation", "test")
-        }
+        boxes = {name: tuple(Roi.parse(text, entry.shape) for text in getattr(entry, name)) for name in PARTS}
     except ValueError as error:
         raise DataError(f"the split of {volume.path!r}: {error}", where=where, hint=ANEW) from error
     parts = Parts(**boxes)
-    for one, other in permutations(boxes, 2):
-        if any(meet(a, b) for a in boxes[one] for b in boxes[other]):
-            problem = f"the split of {volume.path!r} has voxels both in {one} and {other}"
-            raise DataError(problem, where=where, hint=ANEW)
+    again = replace(volume, parts=parts)
+    if both := _overlap(again, again):
+        problem = f"the split of {volume.path!r} has voxels both in {both[0]} and {both[1]}"
+        raise DataError(problem, where=where, hint=ANEW)
     if any(not volume.region.contains(box) for box in (*parts.train, *parts.held)):
         raise DataError(f"the split of {volume.path!r} leaves its region", where=where, hint=ANEW)
     return parts
@@ -206,9 +203,7 @@ def _checked(entry: SplitEntry, volume: PlannedVolume, where: str) -> Parts:
 
 def _entry(volume: PlannedVolume) -> SplitEntry:
     size = volume.spec.voxel_size
-    texts: dict[str, Any] = {
-        name: tuple(text_of(box) for box in getattr(volume.split, name)) for name in ("train", "validation", "test")
-    }
+    texts: dict[str, Any] = {name: tuple(text_of(box) for box in getattr(volume.split, name)) for name in PARTS}
     return SplitEntry(
         path=volume.place,
         content=volume.image.fingerprint(),
@@ -265,12 +260,20 @@ def _too_small(path: str, boxes: tuple[Roi, ...], divisor: Shape, crop: Shape, w
 
 
 def _refuse_leaks(stated: Sequence[Stated], document: Document) -> None:
-    """Refuse that one table trains on voxels of a file that another holds out."""
+    """Refuse that one table trains on voxels of a file that another holds out, or validates on what another tests."""
     for one, other in permutations(stated, 2):
-        volume, held = one.volume, other.volume.parts.held
-        if volume.place != other.volume.place:
-            continue
-        if any(meet(box.grow(volume.guard), part) for box in volume.parts.train for part in held):
-            problem = f"{volume.path!r} is in two [[volume]] tables, and one trains on voxels that the other holds out"
+        if one.volume.array == other.volume.array and (parts := _overlap(one.volume, other.volume)):
+            what = "trains on" if parts[0] == "train" else "validates on"
+            problem = f"{one.volume.path!r} is in two [[volume]] tables, and one {what} voxels that the other holds out"
             hint = "one table with a split; or a region in each"
             raise ConfigError(problem, where=document.where("volume", other.number), hint=hint)
+
+
+def _overlap(one: PlannedVolume, other: PlannedVolume) -> tuple[str, str] | None:
+    """A part of one volume, and another part of the same or another, that are made of a common voxel of their file."""
+    ours, theirs = (
+        {name: [volume.footprint(box) for box in getattr(volume.parts, name)] for name in PARTS}
+        for volume in (one, other)
+    )
+    pairs = combinations(PARTS, 2)
+    return next(((a, b) for a, b in pairs if any(meet(*boxes) for boxes in product(ours[a], theirs[b]))), None)

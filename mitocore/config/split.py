@@ -10,6 +10,7 @@ from typing import Any
 from mitocore.geometry import Roi, Shape, VoxelSize, as_shape, nanometres
 
 AXES = "zyx"
+PARTS = ("train", "validation", "test")
 _NUMBER = r"(\d+(?:\.\d*)?)"
 _BOX = re.compile(r"\s*\d*\s*:\s*\d*\s*(,\s*\d*\s*:\s*\d*\s*){2}")
 

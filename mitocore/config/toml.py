@@ -250,10 +250,11 @@ def translate(
     """The findings of pydantic about `data` as errors for people, in the order of their lines."""
     subject = what or document.where(*keys).rpartition(" ")[2] or "the file"
     findings: dict[tuple[Key, ...], MitocoreError] = {}
-    for found in error.errors():
-        place = _place(found, data)
-        if found["type"] == "missing" and isinstance(place[-1], int):  # one value of several in brackets
-            place = place[:-1]
+    details = error.errors()
+    places = [_place(found, data) for found in details]
+    for found, place in zip(details, places, strict=True):
+        if _is_said_within(found, place, places):
+            continue
         name = ".".join(map(str, place))
         where = document.where(*keys, *place)
         if found["type"] == "extra_forbidden":
@@ -295,6 +296,14 @@ _WORDS = {
 """What a value may be, by the word of pydantic for what is wrong with it."""
 
 
+def _is_said_within(found: ErrorDetails, place: tuple[Key, ...], places: Sequence[tuple[Key, ...]]) -> bool:
+    """Whether it only follows from what was found further inside: a list without its wrong values is too short, and a
+    table that is wrong is no text either, where either may stand."""
+    if found["type"] not in ("too_short", "string_type") or not isinstance(found["input"], Sequence | Mapping):
+        return False
+    return any(len(inner) > len(place) and inner[: len(place)] == place for inner in places)
+
+
 def _in_words(found: ErrorDetails) -> str:
     if words := _WORDS.get(found["type"]):
         return f"this takes {words.format(**found.get('ctx', {}))}"
@@ -312,6 +321,8 @@ def _place(found: ErrorDetails, data: Any) -> tuple[Key, ...]:
         elif found["type"] != "missing" or key != found["loc"][-1]:
             continue
         place = (*place, key)
+    if found["type"] == "missing" and isinstance(place[-1], int):  # one value of several in brackets
+        return place[:-1]
     return place
 
 

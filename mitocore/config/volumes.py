@@ -1,6 +1,7 @@
 """Labelled volumes: from a place of `train.toml` to readers, by their headers alone."""
 
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from mitocore.config.components import opened_by, resolved
 from mitocore.config.labelled import LabelTable, LabelValues, VolumeTable
 from mitocore.config.places import Place
-from mitocore.config.split import Parts, is_empty, meet, text_of
+from mitocore.config.split import PARTS, Parts, is_empty, meet, text_of
 from mitocore.config.table import ComponentTable
 from mitocore.config.toml import Document, Key
 from mitocore.errors import ConfigError, ContractError, DataError
@@ -84,6 +85,16 @@ class PlannedVolume:
         """Edges of a voxel of training, in voxels of the file."""
         return self.resampling.ratio if self.resampling else (1, 1, 1)
 
+    def footprint(self, box: Roi) -> Roi:
+        """The voxels of the file that a box in voxels of training is made of."""
+        return self.resampling.footprint(box) if self.resampling else box
+
+    @property
+    def array(self) -> str:
+        """What the image is read from, however the path was written."""
+        path, _, key = self.place.partition("::")
+        return self.place if "://" in path else f"{os.path.realpath(path)}::{key.strip('/')}"
+
     @property
     def guard(self) -> tuple[int, int, int]:
         """Voxels that must lie between two boxes, so that no voxel of the file is in both."""
@@ -107,9 +118,7 @@ class PlannedVolume:
             "weight": self.weight,
             "source": self.source,
             "annotated": [text_of(box) for box in self.annotated],
-            "parts": {
-                name: [text_of(box) for box in getattr(self.parts, name)] for name in ("train", "validation", "test")
-            },
+            "parts": {name: [text_of(box) for box in getattr(self.parts, name)] for name in PARTS},
             "drawn": [text_of(drawn.inside) for drawn in self.drawn],
         }
 
@@ -154,7 +163,8 @@ def opened(
     original = _spec(image)
     if len(original.channels) != len(channels):
         wanted = ", ".join(channels)
-        raise DataError(f"{place.path!r} has {len(original.channels)} channels; the model takes {wanted}")
+        problem = f"{place.path!r} has {len(original.channels)} channels; the model takes {wanted}"
+        raise DataError(problem, hint="an image, or a key of the file, with as many channels; or another model")
     labels = {n: _labels(table, keys, n, array, original, registry, document) for n, array in place.labels.items()}
     valid = _reader(place.valid, registry, document, *keys, "valid") if place.valid else None
     if place.valid and valid:
@@ -258,6 +268,14 @@ def _check_labels(spec: VolumeSpec, image: VolumeSpec, name: str, place: Compone
     if spec.shape != image.shape:
         problem = f"{name} {path!r} has {spec.shape} voxels, the image {image.shape}"
         raise DataError(problem, hint="labels and image must cover the same box at the same voxel size")
+    edges = image.voxel_size.edges if image.voxel_size else (0.0, 0.0, 0.0)
+    apart = [abs(a - b) for a, b in zip(spec.origin, image.origin, strict=True)]
+    # an origin of 0 may only mean that the file does not say
+    if any(spec.origin) and any(image.origin) and any(a > edge / 2 for a, edge in zip(apart, edges, strict=True)):
+        problem = f"{name} {path!r} begin at {spec.origin} nm, the image at {image.origin} nm"
+        raise DataError(
+            problem, hint="labels and image must cover the same box; mend what their files say of the offset"
+        )
     if len(spec.channels) != 1:
         problem = f"{name} {path!r} has {len(spec.channels)} channels; labels have one"
         raise DataError(problem, hint="name a file with one channel")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mitocore.component import Component
 from mitocore.geometry import Roi, Shape
 from mitocore.interfaces.volume import Volume
+from mitocore.specs import VolumeSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class LabelledVolume:
     classes: tuple[str, ...] = ()  # names of ids 0, 1, … of semantic labels, if they were stated
     name: str = ""  # its path as stated: files of points tell volumes apart by it
     source: str = ""  # volumes of one source are weighed together; "": alone
+    original: VolumeSpec | None = None  # of the image before it was resampled; None: as it is
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,9 +137,9 @@ def convert(path: Path, target: Path, model: Model, header: WeightsHeader) -> No
     ContractError
         If `model.adapt` fails.
     """
-    network, found = model.build(), _unpickled(path)
+    network, found = model.build(), unpickled(path)
     problems = []
-    for state in _variants(found):
+    for state in variants(found):
         try:
             renamed = model.adapt(dict(state))
         except (KeyError, ValueError, IndexError, AttributeError) as error:
@@ -175,7 +175,14 @@ def _misfits(network: nn.Module, state: State) -> str:
     return "; ".join(texts)
 
 
-def _unpickled(path: Path) -> State:
+def unpickled(path: Path) -> State:
+    """The tensors of a bare or wrapped state dict.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, or holds more than tensors.
+    """
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -193,7 +200,8 @@ def _unpickled(path: Path) -> State:
     return found
 
 
-def _variants(state: State) -> Iterator[State]:
+def variants(state: State) -> Iterator[State]:
+    """A state dict as it is, and without the prefixes that wrappers add to all names."""
     yield state
     while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), ""):
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}

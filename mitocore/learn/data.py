@@ -36,7 +36,7 @@ class Prepared:
         planned = self.planned
         image = planned.image.open()
         labels = {
-            name: MappedLabels(self._resampled(array.reader.open(), labels=True), array)
+            name: MappedLabels(self._resampled(array.reader.open(), labels=True), array, planned.annotated)
             for name, array in planned.labels.items()
         }
         valid = self._resampled(planned.valid.open(), labels=True) if planned.valid else None
@@ -99,6 +99,7 @@ class OpenVolume:
             classes=next((array.classes for array in planned.labels.values() if array.classes), ()),
             name=planned.path,
             source=planned.source,
+            original=planned.original,
         )
 
     def check_labels(self) -> None:

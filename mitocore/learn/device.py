@@ -34,6 +34,47 @@ def chosen(stated: str) -> str:
     return named
 
 
+def several(stated: str) -> tuple[str, ...]:
+    """The devices that train together: `"cuda:0,1"`, `"2"` for the first two GPUs, `"cpu:2"`; else the one of `chosen`.
+
+    >>> several("cpu:2"), several("cpu")
+    (('cpu', 'cpu'), ('cpu',))
+
+    Raises
+    ------
+    ResourceError
+        If this machine does not have one of them.
+    """
+    kind, _, which = stated.rpartition(":")
+    if kind == "cpu":
+        return ("cpu",) * int(which)
+    if kind == "cuda":
+        return tuple(chosen(f"cuda:{number}") for number in which.split(","))
+    return tuple(chosen(f"cuda:{number}") for number in range(int(which))) if which.isdigit() else (chosen(stated),)
+
+
+def check_arithmetic(precision: str, device: str, *, compiled: bool) -> None:
+    """Refuse what a device cannot compute, before anything is read.
+
+    Raises
+    ------
+    ResourceError
+        If it has no float16, or nothing that compiles for it works.
+    """
+    if precision == "float16" and device == "cpu":
+        raise ResourceError("precision = 'float16' is for GPUs", where="[train]", hint='precision = "bf16"')
+    if not compiled:
+        return
+    try:
+        torch.compile(lambda values: values * 2 + 1)(torch.zeros(8, device=device))
+    except (RuntimeError, OSError, ImportError, AttributeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        problem = f"torch cannot compile for {device} here: {reason[:120]}"
+        raise ResourceError(
+            problem, where="[train] compile", hint="compile = false, or install a C++ compiler"
+        ) from error
+
+
 def native_bf16(device: str) -> bool:
     """Whether a device computes in bf16, instead of emulating it; an older torch may not know it of a CPU.
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mitocore.blockwise.arrays import label_ids
+from mitocore.blockwise.arrays import label_ids, one_of
 from mitocore.blockwise.grid import BlockGrid
 from mitocore.config.volumes import PlannedLabels
 from mitocore.errors import DataError
@@ -23,13 +23,14 @@ _BOX = (16, 512, 512)
 
 
 class MappedLabels(Volume):
-    """A label file as components see it: ids of their dtype, chosen values as foreground, others as "ignore"."""
+    """A label file as components see it: ids of their dtype, chosen values as foreground, others as "ignore".
 
-    def __init__(self, volume: Volume, meaning: PlannedLabels) -> None:
+    So is what lies outside of the boxes that were annotated: an object that goes on there has no border at their faces.
+    """
+
+    def __init__(self, volume: Volume, meaning: PlannedLabels, annotated: Sequence[Roi] = ()) -> None:
         self._volume, self._kind, self._values = volume, meaning.kind, meaning.values
-        info = np.iinfo(volume.spec.dtype) if volume.spec.dtype != "bool" else np.iinfo("uint8")
-        held = [self._values.ignore, self._values.foreground if isinstance(self._values.foreground, tuple) else ()]
-        self._ignore, self._foreground = (tuple(n for n in stated if info.min <= n <= info.max) for stated in held)
+        self._annotated = annotated
 
     @property
     def spec(self) -> VolumeSpec:
@@ -41,11 +42,13 @@ class MappedLabels(Volume):
         values = self._volume.read(roi)
         if values.dtype == np.uint64 and (reserved := (values >= _OUTSIDE) & (values != _IGNORE)).any():
             values = np.where(reserved, _IGNORE if self._values.reserved == "ignore" else np.uint64(0), values)
-        ids = label_ids(values, self._kind, self._ignore)
+        ids = label_ids(values, self._kind, self._values.ignore)
+        ignore = np.iinfo(ids.dtype).max
+        if self._annotated:
+            ids = np.where(_inside(self._annotated, roi), ids, ignore)
         if not isinstance(self._values.foreground, tuple):
             return ids
-        ignore = np.iinfo(ids.dtype).max
-        return np.where(ids == ignore, ids, np.isin(values, np.array(self._foreground, values.dtype)).astype(ids.dtype))
+        return np.where(ids == ignore, ids, one_of(values, self._values.foreground).astype(ids.dtype))
 
     def close(self) -> None:
         """Close the file."""
@@ -66,19 +69,25 @@ class Annotated(Volume):
 
     def read(self, roi: Roi) -> NDArray[Any]:
         """0 or 1 (1, z, y, x) over `roi`."""
-        inside = np.zeros((1, *roi.shape), np.uint8)
-        for box in self._boxes:
-            part = box.clip(roi)
-            if min(part.shape) > 0:
-                inside[(0, *part.within(roi))] = 1
+        inside = _inside(self._boxes, roi)
         if self._valid:
-            inside *= self._valid.read(roi) != 0
-        return inside
+            inside &= self._valid.read(roi) != 0
+        return inside.astype(np.uint8)
 
     def close(self) -> None:
         """Close the other mask."""
         if self._valid:
             self._valid.close()
+
+
+def _inside(boxes: Sequence[Roi], roi: Roi) -> NDArray[np.bool_]:
+    """Which voxels (1, z, y, x) of `roi` lie in one of the boxes."""
+    inside = np.zeros((1, *roi.shape), bool)
+    for box in boxes:
+        part = box.clip(roi)
+        if min(part.shape) > 0:
+            inside[(0, *part.within(roi))] = True
+    return inside
 
 
 def check_labels(
@@ -94,12 +103,16 @@ def check_labels(
     """
     boxes = [box for region in regions for box in _boxes(region)]
     for name, volume in labels.items():
-        meaning = meanings[name]
-        if meaning.kind is Kind.SEMANTIC:
-            _check_classes(f"{name} labels of {path!r}", _counted(volume, boxes), meaning)
-        elif meaning.signed:
-            for box in boxes:
-                volume.read(box)
+        meaning, what = meanings[name], f"{name} labels of {path!r}"
+        try:
+            if meaning.kind is Kind.SEMANTIC:
+                _check_classes(what, _counted(volume, boxes), meaning)
+            elif meaning.signed:
+                for box in boxes:
+                    volume.read(box)
+        except DataError as error:
+            error.where = error.where or what
+            raise
 
 
 def _counted(volume: Volume, boxes: Iterable[Roi]) -> Counter[int]:

@@ -4,6 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from mitocore.config.labelled import VolumeTable
 from mitocore.config.table import ComponentTable
 from mitocore.config.toml import Key, near
 from mitocore.config.training import ObjectiveTable
@@ -87,18 +90,40 @@ def _head(name: str, heads: Mapping[str, Head], where: str) -> Head:
     return heads[name]
 
 
-def check_labels(objective: PlannedObjective, have: Mapping[str, set[str]], where: str) -> None:
-    """Refuse an objective whose labels some volume lacks; `have` names the label arrays of each volume.
+def check_labels(objective: PlannedObjective, volume: VolumeTable, where: str) -> None:
+    """Refuse an objective that a volume has no labels for.
 
     Raises
     ------
     WiringError
-        Naming the first volume that lacks one.
+        Naming the label array that is missing or of another kind, or the class that has another id.
+    DataError
+        If a class of the volume is none of the target.
     """
+    path, kinds = " ".join(volume.paths), volume.kinds
     for encoder in objective.encoders:
-        needed = {name for name, need in encoder.needs().items() if not need.optional}
-        for path, names in have.items():
-            if missing := needed - names:
-                name = min(missing)
-                problem = f"the target of {objective.name!r} needs label array {name!r}, which {path!r} lacks"
-                raise WiringError(problem, where=where, hint=f'labels = {{ {name} = "…" }} in [[volume]]')
+        needs = encoder.needs()
+        if wrong := [name for name, need in needs.items() if name in kinds and kinds[name] not in need.kinds]:
+            name = wrong[0]
+            problem = f"the target of {objective.name!r} takes {' or '.join(needs[name].kinds)} labels"
+            problem += f", and array {name!r} of {path!r} holds {kinds[name]} ones"
+            raise WiringError(problem, where=where, hint=f'labels = {{ {name} = {{ path = "…", kind = "…" }} }}')
+        if missing := {name for name, need in needs.items() if not need.optional} - kinds.keys():
+            name = min(missing)
+            problem = f"the target of {objective.name!r} needs label array {name!r}, which {path!r} lacks"
+            raise WiringError(problem, where=where, hint=f'labels = {{ {name} = "…" }} in [[volume]]')
+        _check_classes(encoder, volume, path, where)
+
+
+def _check_classes(target: Target, volume: VolumeTable, path: str, where: str) -> None:
+    """Refuse a target that takes an id for another class than the volume does; asked, not guessed from its options."""
+    channels = target.gives().channels
+    semantic = [name for name in target.needs() if volume.kinds.get(name) is Kind.SEMANTIC]
+    if len(semantic) != 1 or len({*channels} & {*volume.classes}) < 2:  # no classes; or a name that is there by chance
+        return
+    ids = np.arange(len(volume.classes), dtype=np.uint16)[None, None]
+    found = target.encode({semantic[0]: ids}, None)[:, 0, 0]
+    for number, name in enumerate(volume.classes):
+        if name in channels and not found[channels.index(name), number]:
+            problem = f"class {name!r} is id {number} in {path!r}, but not in the target, whose classes are"
+            raise WiringError(f"{problem} {', '.join(channels)}", where=where, hint=f"classes = {list(volume.classes)}")

@@ -65,12 +65,17 @@ class TrainingPlan:
     augments: tuple[Augment, ...]
     objectives: tuple[PlannedObjective, ...]
     volumes: tuple[PlannedVolume, ...]
+    """In voxels of the size that is trained at."""
     train: Train
     folder: Path
     metric: tuple[str, Metric] | None = None
     """Head and metric that say what best means; None: the validation loss."""
     start: Path | None = None
     """Weights to start from."""
+    initial: Path | None = None
+    """A file of which the tensors that fit are the first weights."""
+    skipped: tuple[str, ...] = ()
+    """Volumes left out because they have no labels, and what is wrong with these."""
     pipeline: tuple[Table, ...] = ()
     """Recommended post-processing, for the header."""
     description: str = ""
@@ -81,6 +86,8 @@ class TrainingPlan:
     @property
     def voxel_size(self) -> VoxelSize | tuple[VoxelSize, VoxelSize] | None:
         """Of the volumes: one, (smallest, largest), or unknown."""
+        if self.train.voxel_size:
+            return self.train.voxel_size
         sizes = [volume.spec.voxel_size for volume in self.volumes]
         known = sorted({size for size in sizes if size}, key=lambda size: size.volume)
         if None in sizes or not known:
@@ -110,6 +117,7 @@ class TrainingPlan:
     def __str__(self) -> str:
         train = self.train
         start = f", starting from {self.start}" if self.start else ""
+        start += f", first tensors of {self.initial}" if self.initial else ""
         rows = [
             f"{self.component}{start}",
             f"  {train.steps} steps of {train.batch * train.accumulate} crops of {dimensions(self.crop)} voxels",
@@ -124,9 +132,14 @@ class TrainingPlan:
         for volume in self.volumes:
             size = volume.spec.voxel_size or "voxel size unknown"
             rows.append(f"  volume {volume.path}: {dimensions(volume.spec.shape)} voxels, {size}")
-            held = {"validation": volume.parts.validation, "test": volume.parts.test}
-            named = [("train", box) for box in volume.parts.train] + [(n, box) for n, box in held.items() if box]
+            if volume.resampling:
+                source = volume.original
+                rows.append(f"    resampled from {dimensions(source.shape)} voxels, {source.voxel_size}")
+            parts = volume.parts
+            held = {"train": parts.train, "validation": parts.validation, "test": parts.test}
+            named = [(name, box) for name, boxes in held.items() for box in boxes]
             rows += [f"    {name:<10} {_ranges(box):<32} {box.voxels:>14,} voxels" for name, box in named]
+        rows += [f"  left out: {volume}" for volume in self.skipped]
         best = f"{train.keep_best}, every {train.validate_every} steps"
         return "\n".join([*rows, f"  best by {best}", f"  folder {self.folder}"])
 

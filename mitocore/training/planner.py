@@ -2,23 +2,25 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 from mitocore import weights
-from mitocore.component import Component
+from mitocore.component import File
 from mitocore.config.components import build
-from mitocore.config.labelled import LabelValues
-from mitocore.config.split import Parts
+from mitocore.config.labelled import VolumeTable
+from mitocore.config.partition import Stated, divided
+from mitocore.config.places import Place, places_of
 from mitocore.config.table import ComponentTable
 from mitocore.config.toml import Document, Key, parse
 from mitocore.config.training import Training
-from mitocore.config.volumes import PlannedVolume, plan_volume
-from mitocore.errors import ConfigError, MitocoreError, WiringError, together
-from mitocore.geometry import Roi
-from mitocore.interfaces import Metric, Normalizer, Reader
+from mitocore.config.volumes import PlannedVolume, Unlabelled, opened
+from mitocore.errors import ConfigError, DataError, MitocoreError, WiringError, together
+from mitocore.interfaces import Metric, Normalizer
 from mitocore.registry import Registry
 from mitocore.specs import Head
-from mitocore.training import objectives, start
+from mitocore.training import objectives, parts, start
 from mitocore.training.plan import PlannedObjective, Table, TrainingPlan
 from mitocore.training.window import checked_crop, trained_window
 
@@ -73,15 +75,24 @@ class _Planning:
         self.tables: Table = {"seed": config.seed, "step": list(config.step)}
         self.objectives: list[PlannedObjective] = []
         self.volumes: list[PlannedVolume] = []
+        self.skipped: list[str] = []
         self.metric: tuple[str, Metric] | None = None
 
     def build_components(self, findings: _Findings) -> None:
         config = self.config
+        begun: start.Start | None = None
         with findings.gather():
-            self.start = start.started(config.model, self._component, self.document)
+            begun = self.start = start.started(config.model, self._component, self.document)
             self.model, self.tables["model"] = self.start.model, self.start.table
+            if named := self.model.parts():
+                with findings.gather(self.document.where("train")):
+                    parts.check_parts(config.train, named)
+            size = self.start.voxel_size(config.train.voxel_size, self.document.where("train", "voxel_size"))
+            train = config.train.model_copy(update={"voxel_size": size})
+            self.config = config = config.model_copy(update={"train": train})
         with findings.gather():
-            self.normalizer, self.tables["normalizer"] = self._normalizer()
+            if begun or config.normalizer:  # else it may be that of weights that cannot be read
+                self.normalizer, self.tables["normalizer"] = self._normalizer(begun)
         with findings.gather():
             self.sampler, self.tables["sampler"] = self._component("sampler", config.sampler, "sampler")
         built = []
@@ -101,15 +112,12 @@ class _Planning:
 
     def wire(self, findings: _Findings) -> None:
         heads = {head.name: head for head in self.model.heads()}
-        have = {
-            table.path: set(table.labels) if isinstance(table.labels, dict) else {"instances"}
-            for table in self.config.volume
-        }
         for number, compared in enumerate(self.compared):
             where = self.document.where("objective", number)
             with findings.gather(where):
                 self.objectives.append(objectives.wired(compared, heads, where))
-                objectives.check_labels(self.objectives[-1], have, where)
+                for volume in self.config.volume:
+                    objectives.check_labels(self.objectives[-1], volume, where)
         trained = {name for objective in self.config.objective for name in objective.names}
         if untrained := [name for name, head in heads.items() if not head.auxiliary and name not in trained]:
             hint = f'[[objective]] with head = "{untrained[0]}", or a model without it'
@@ -117,14 +125,27 @@ class _Planning:
         with findings.gather(self.document.where("train", "keep_best")):
             self.metric = self._metric(heads)
         with findings.gather(self.document.where("train", "crop")):
-            self.crop = checked_crop(self.config.train.crop, self.model.window())
+            self.crop = checked_crop(self.config.train.crop, self.start.window)
 
     def open_volumes(self, findings: _Findings) -> None:
+        stated: list[Stated] = []
         for number, table in enumerate(self.config.volume):
+            places: tuple[Place, ...] = ()
             with findings.gather(self.document.where("volume", number)):
-                opened = plan_volume(table, number, self.model, self.crop, self.registry, self.document)
-                self.volumes.append(opened)
+                places = places_of(table, number, self.registry, self.document)
+            for place in places:
+                with findings.gather(self.document.where("volume", number)):
+                    if volume := self._opened(table, number, place):
+                        stated.append(Stated(volume, table, number))
         findings.stop()
+        window = self.start.window
+        with findings.gather():
+            self.volumes = divided(stated, self.config.split, window, self.crop, self.document)
+        findings.stop()
+        for number, objective in enumerate(self.objectives):
+            with findings.gather(self.document.where("objective", number)):
+                for encoder, size in product(objective.encoders, {volume.spec.voxel_size for volume in self.volumes}):
+                    encoder.halo(size)  # where a length needs a voxel size that is not known, it says so
         boxes = {
             "training": any(volume.parts.train for volume in self.volumes),
             "validation": any(volume.parts.validation for volume in self.volumes),
@@ -132,47 +153,77 @@ class _Planning:
         where, hint = self.document.where("volume", 0), 'split = { validation = "z:0.85-1.0" }'
         empty = [part for part, found in boxes.items() if not found]
         findings += [ConfigError(f"no volume has a part for {part}", where=where, hint=hint) for part in empty]
-        names = ("image", "labels", "valid", "values", "weight", "parts")
-        self.tables["volume"] = [{name: _plain(getattr(v, name)) for name in names} for v in self.volumes]
+        self.tables["volume"] = [volume.table for volume in self.volumes]
+
+    def _opened(self, table: VolumeTable, number: int, place: Place) -> PlannedVolume | None:
+        """One volume, not divided yet; None: it has no labels and may be left out."""
+        channels, size = self.model.channels(), self.config.train.voxel_size
+        try:
+            volume = opened(table, number, place, channels, size, self.registry, self.document)
+        except Unlabelled as error:
+            if table.skip_unlabelled:
+                self.skipped.append(f"{place.path}: {error.problem}")
+                return None
+            if not place.alone:
+                problem = error.problem if place.path in error.problem else f"{place.path!r}: {error.problem}"
+                hint = f"{error.hint}; " if error.hint else ""
+                hint += "skip_unlabelled = true leaves such volumes out"
+                raise DataError(problem, where=error.where, hint=hint) from error
+            raise
+        self.start.check_volume(volume.path, volume.spec.voxel_size)
+        return volume
 
     def finished(self) -> TrainingPlan:
         train = self.config.train
-        settings = train.model_dump(mode="json", exclude={"devices", "workers", "folder"})
+        settings = train.model_dump(mode="json", exclude={"devices", "workers", "folder", "pictures"})
         self.tables["train"] = {**settings, "crop": list(self.crop)}
         if self.start.weights:
             self.tables["weights"] = weights.sha256(self.start.weights)
+        if self.start.initial:
+            self.tables["initial"] = weights.sha256(self.start.initial)
+        if train.processes > 1:
+            self.tables["train"]["processes"] = train.processes
         stem = self.document.path.stem if self.document.path else "train"
         folder = self.document.folder_of("train", "folder") / (train.folder or f"runs/{stem}")
         return TrainingPlan(
             seed=self.config.seed,
             model=self.model,
             component=self.tables["model"]["model"],
-            window=trained_window(self.model.window(), self.crop),
+            window=trained_window(self.start.window, self.crop),
             crop=self.crop,
             normalizer=self.normalizer,
             sampler=self.sampler,
             augments=self.augments,
             objectives=tuple(self.objectives),
             volumes=tuple(self.volumes),
+            skipped=tuple(self.skipped),
             train=train,
             folder=folder,
             metric=self.metric,
             start=self.start.weights,
+            initial=self.start.initial,
             description=self.config.description,
             pipeline=self.config.step,
             tables=self.tables,
         )
 
     def _component(self, kind: str, value: ComponentTable, *keys: Key) -> tuple[Any, Table]:
-        component, entry = build(kind, value, self.registry, self.document, *keys, allow=("weights",))
+        component, entry = build(kind, value, self.registry, self.document, *keys, allow=("weights", "initial"))
+        for name in sorted(component.marked(File)):
+            if (path := getattr(component, name)) and Path(path).is_file():
+                place = " ".join(map(str, (*keys, name)))
+                self.tables.setdefault("files", {})[place] = {"content": weights.sha256(Path(path))}
         return component, {kind: entry.qualified, **component.model_dump(mode="json")}
 
-    def _normalizer(self) -> tuple[Normalizer, Table]:
-        value = self.config.normalizer or (self.start.header.normalizer if self.start.header else None)
+    def _normalizer(self, begun: start.Start | None) -> tuple[Normalizer, Table]:
+        value = self.config.normalizer or (begun.header.normalizer if begun and begun.header else None)
         if value is None:
             where, hint = str(self.document.path or ""), 'normalizer = "percentile" in a table [normalizer]'
             raise ConfigError("the training has no normalizer", where=where, hint=hint)
-        return self._component("normalizer", value, "normalizer")
+        normalizer, table = self._component("normalizer", value, "normalizer")
+        if begun:
+            start.check_normalizer(begun, table, self._component, self.document.where("normalizer"))
+        return normalizer, table
 
     def _metric(self, heads: Mapping[str, Head]) -> tuple[str, Metric] | None:
         stated = self.config.train.keep_best
@@ -184,26 +235,12 @@ class _Planning:
             raise ConfigError(f"keep_best = {stated!r} names no head of the model", hint=hint)
         metric, _ = self._component("metric", metric_name, "train", "keep_best")
         of = f"{metric_name!r} compares {metric.compares}"
-        if metric.compares != heads[name].kind:
+        if heads[name].kind not in (metric.compares, *metric.also):
             raise WiringError(f"{of}, and head {name!r} gives {heads[name].kind}", hint='keep_best = "loss"')
         if any(metric.halo(None)):
             raise WiringError(f"{of} with context, which validation does not give it", hint='keep_best = "loss"')
+        wired = len(self.objectives) == len(self.compared)  # else what is missing has been said
+        if wired and not any(objective.target and objective.name == name for objective in self.objectives):
+            problem = f"keep_best = {stated!r}, but no objective compares head {name!r} alone with a target"
+            raise WiringError(problem, hint='keep_best = "loss"')
         return name, metric
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can hold of a planned volume."""
-    if isinstance(value, Reader):  # what it reads, wherever that lies
-        options = value.model_dump(mode="json", exclude={"path"})
-        return {"reader": type(value).__name__, **options, "content": value.fingerprint()}
-    if isinstance(value, Component):
-        return value.model_dump(mode="json")
-    if isinstance(value, LabelValues):
-        return value.model_dump(mode="json")
-    if isinstance(value, Parts):
-        return {n: _plain(getattr(value, n)) for n in ("train", "validation", "test")}
-    if isinstance(value, Roi):
-        return [list(value.start), list(value.stop)]
-    if isinstance(value, Mapping):
-        return {name: _plain(inner) for name, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, tuple) else value

@@ -17,6 +17,7 @@ MAY_CATCH_ALL = {
     "mitocore/blockwise/spawned.py",  # the outermost frame of a worker: every failure is the driver's to judge
     "mitocore/blockwise/executor.py",  # hands every failure to the driver, as concurrent.futures does
     "mitocore/cli/failures.py",  # the outermost frame
+    "mitocore/learn/prefetch.py",  # what a thread meets is raised where its batches are awaited
     "mitocore/testing/checks.py",  # a component may raise anything: that is what is reported
 }
 

@@ -9,7 +9,11 @@ import pytest
 from mitocore.builtin import plugin
 from mitocore.registry import Registry
 
-_NEEDS_PATH = {"npy"}
+_REQUIRED = {
+    "npy": {"path": "a.npy"},
+    "semantic": {"classes": ("background", "mitochondrion")},
+    "class_weights": {"factors": (1.0, 5.0)},
+}
 
 
 def declared():
@@ -21,7 +25,7 @@ def declared():
 @pytest.mark.parametrize("entry", declared(), ids=lambda e: f"{e.kind}-{e.name}")
 def test_components_load_and_keep_the_rules_of_configurations(entry):
     cls = entry.load()
-    component = cls(path="a.npy") if entry.name in _NEEDS_PATH else cls()
+    component = cls(**_REQUIRED.get(entry.name, {}))
     assert cls.kind == entry.kind
     assert cls.__doc__
     assert entry.summary

@@ -13,6 +13,7 @@ from mitocore.builtin.samplers.uniform import Uniform
 from mitocore.errors import DataError
 from mitocore.geometry import Roi, VoxelSize
 from mitocore.interfaces import LabelledVolume
+from mitocore.specs import VolumeSpec
 from mitocore.testing import MemoryVolume
 
 SHAPE = (4, 8, 8)
@@ -217,6 +218,20 @@ def test_crops_of_hard_negatives_contain_a_point_of_the_file_in_their_share(tmp_
     crops = drawn(sampler, index, 500)
     assert 0.75 < np.mean([crop.roi.contains(HERE) for crop in crops]) < 0.87
     assert len({crop.roi.start for crop in crops if crop.roi.contains(HERE)}) > 100
+
+
+@pytest.mark.parametrize("columns", ["z,y,x", "z_nm,y_nm,x_nm"])
+@pytest.mark.parametrize("voxel", [(3, 15, 21), (4, 16, 22)])
+def test_points_of_a_volume_that_was_resampled_are_those_of_its_file(tmp_path, columns, voxel):
+    path = tmp_path / "points.csv"
+    edges = (30, 8, 8) if "nm" in columns else (1, 1, 1)
+    path.write_text(f"{columns}\n" + ",".join(str(n * edge) for n, edge in zip(voxel, edges, strict=True)))
+    sampler = Foreground(probability=0, points=str(path), hard_share=1)
+    file = VolumeSpec((24, 60, 80), "uint8", voxel_size=VoxelSize(30, 8, 8))
+    halved = volume({"a": spots([])}, voxel_size=VoxelSize(60, 16, 16), original=file)
+    index = sampler.index([halved], SHAPE)
+    place = tuple(n // 2 for n in voxel)
+    assert np.unravel_index(index.arrays["hard_voxels"][0], halved.region.shape) == place
 
 
 def test_points_outside_the_training_regions_are_never_drawn(tmp_path):

@@ -20,6 +20,9 @@ def test_foreground_of_chosen_classes():
     ids = np.array([[[0, 1, 2, 255]]], "u1")  # 255 is "ignore", whatever was chosen
     np.testing.assert_array_equal(target.encode({"semantic": ids}, None), [[[[0, 0, 1, 0]]]])
     assert set(target.needs()) == {"semantic"}
+    ids = np.array([[[2**63 + 5, 2**63 + 6, 3, 2**53 + 1]]], "u8")  # as floats, some of these are alike
+    chosen = Foreground(values=(2**63 + 6, 3, 2**53)).encode({"instances": ids}, None)
+    np.testing.assert_array_equal(chosen, [[[[0, 1, 1, 0]]]])
 
 
 def test_a_mask_has_no_ignore():

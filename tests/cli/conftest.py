@@ -54,6 +54,7 @@ steps = 2
 crop = [8, 16, 16]
 batch = 1
 devices = "cpu"
+pictures = false
 """
 
 

@@ -29,6 +29,8 @@ def registry() -> Registry:
     plugin.mitocore_register(registry)
     registry._plugin = "tiny"
     registry.add("model", "tinynet", "tiny_net:TinyNet")
+    registry.add("model", "plainnet", "tiny_net:PlainNet")
+    registry.add("model", "partednet", "tiny_net:PartedNet")
     registry.add("augment", "wide", "tiny_net:Wide")
     registry.add("augment", "shrinking", "tiny_net:Shrinking")
     registry.add("target", "near", "tiny_net:Near")
@@ -55,7 +57,7 @@ def tables(tmp_path: Path) -> dict[str, Any]:
         "volume": [{"path": "raw.npy", "labels": "truth.npy", "split": {"validation": "z:16-24", "gap": 1}}],
         "augment": ["flip_rotate", "contrast"],
         "objective": [{"head": "foreground", "target": "foreground", "loss": "dice_ce"}],
-        "train": {"steps": 8, "validate_every": 4, "devices": "cpu", "folder": "run", "batch": 2},
+        "train": {"steps": 8, "validate_every": 4, "devices": "cpu", "folder": "run", "batch": 2, "pictures": False},
     }
 
 

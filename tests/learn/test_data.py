@@ -8,9 +8,10 @@ import pytest
 
 from mitocore.blockwise import passes
 from mitocore.blockwise.arrays import Normalised, Opened
-from mitocore.errors import ContractError, DataError
+from mitocore.errors import ConfigError, ContractError, DataError
 from mitocore.geometry import Roi
 from mitocore.learn.data import Crops, Prepared, build_index
+from mitocore.registry import Registry
 from mitocore.training import TrainingPlan
 
 Planned = Callable[..., TrainingPlan]
@@ -184,8 +185,27 @@ def test_negative_labels_are_refused_before_the_first_step(
     truth = np.load(tmp_path / "truth.npy").astype(np.int16)
     truth[planes, :10] = -7
     np.save(tmp_path / "truth.npy", truth)
-    with pytest.raises(DataError, match="-7 is negative"):
+    with pytest.raises(DataError, match="-7 is negative") as error:
         crops_of(planned(volume=[{**tables["volume"][0], "label_values": {"foreground": [2]}}]))
+    assert error.value.where == "instances labels of 'raw.npy'"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        {"target": "boundary", "width": "15 nm"},
+        {"target": "signed_distance", "unit": "nm", "limit": 5},
+        {"target": "center", "context": "90 nm", "per_slice": True},
+    ],
+)
+def test_a_length_that_needs_an_unknown_voxel_size_is_refused_before_a_voxel_is_read(
+    target: dict[str, Any], planned: Planned, registry: Registry
+) -> None:
+    registry.add("loss", "squared", "many_heads:Squared")
+    with pytest.raises(ConfigError, match="voxel size") as error:
+        planned(objective=[{"head": "foreground", "target": target, "loss": "squared"}])
+    assert "[[objective]]" in error.value.where
+    assert error.value.hint
 
 
 def test_class_ids_out_of_range_are_refused_before_the_first_step(

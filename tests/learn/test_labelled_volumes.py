@@ -1,17 +1,22 @@
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from mitocore import Head
 from mitocore.blockwise import passes
+from mitocore.builtin.losses.entropy import CrossEntropy
+from mitocore.builtin.targets.semantic import Semantic
+from mitocore.config.labelled import VolumeTable
 from mitocore.errors import ConfigError, DataError, MitocoreError, WiringError
 from mitocore.geometry import Roi
 from mitocore.learn.data import Crops, Prepared, build_index
 from mitocore.registry import Registry
-from mitocore.training import TrainingPlan
+from mitocore.training import PlannedObjective, TrainingPlan, objectives
 
 Planned = Callable[..., TrainingPlan]
 
@@ -114,7 +119,7 @@ def test_a_folder_of_catena_is_read_as_it_is(planned: Planned, registry: Registr
         for key, values in (
             ("raw", np.load(folder / "raw.npy")),
             ("labels/mito_ids", truth),
-            ("labels/neuron_ids", truth),
+            ("labels/neuron_ids", np.minimum(truth, 1)),
         ):
             if (name, key) != ("cube_2", "labels/neuron_ids"):
                 array = zarr.create_array(
@@ -132,8 +137,19 @@ def test_a_folder_of_catena_is_read_as_it_is(planned: Planned, registry: Registr
     with crops_of_one(plan) as labels:
         found = labels.read(Roi((0, 0, 0), (1, 1, 8)))[0, 0, 0]
     assert found.tolist() == [2**64 - 1] * 4 + [0] * 4
+    neurons = {**mito, "labels": "{path}::volumes/labels/neuron_ids"}
+    stored = zarr.open_group(folder / "cubes" / "cube_10.zarr", mode="r+")["volumes"]
+    stored["raw"].attrs["offset"] = [80, 0, 0]
+    assert planned(volume=[mito]).volumes  # labels that do not say where they begin
+    stored["labels/mito_ids"].attrs["offset"] = [84, 0, 0]
+    assert planned(volume=[mito]).volumes
+    stored["labels/mito_ids"].attrs["offset"] = [88, 0, 0]
+    with pytest.raises(DataError, match=r"begin at \(88.0, 0.0, 0.0\) nm, the image at \(80.0, 0.0, 0.0\) nm"):
+        planned(volume=[mito])
+    with crops_of_one(planned(volume=[{**neurons, "path": "cubes/cube_10.zarr::volumes/raw"}])) as labels:
+        assert (labels.read(Roi((1, 0, 0), (24, 32, 32)))[0] == np.minimum(truth, 1)[1:]).all()
     with pytest.raises(DataError, match=r"'cube_2\.zarr' has no array 'volumes/labels/neuron_ids'"):
-        planned(volume=[{**mito, "labels": "{path}::volumes/labels/neuron_ids"}])
+        planned(volume=[neurons])
 
 
 def crops_of_one(plan: TrainingPlan) -> Any:
@@ -152,6 +168,23 @@ def test_what_uint64_reserves_is_ignored_or_background(
         plan = planned(volume=[{**tables["volume"][0], "label_values": {"reserved": reserved}}])
         with crops_of_one(plan) as labels:
             assert labels.read(Roi((0, 0, 0), (1, 1, 5))).ravel().tolist() == ids
+
+
+def test_large_ids_that_floats_cannot_tell_apart_are_not_taken_for_each_other(
+    planned: Planned, tables: dict[str, Any], tmp_path: Path
+) -> None:
+    truth = np.load(tmp_path / "truth.npy").astype(np.uint64)
+    truth[0, 0, :4] = [2**63 + 5, 2**63 + 6, 2**53, 2**53 + 1]
+    np.save(tmp_path / "truth.npy", truth)
+    ignore = 2**64 - 1
+    stated = {
+        "ignore": ([2**63 + 6, 2**53, -7], [2**63 + 5, ignore, ignore, 2**53 + 1]),
+        "foreground": ([2**63 + 6, 2**53], [0, 1, 1, 0]),
+    }
+    for key, (values, ids) in stated.items():
+        plan = planned(volume=[{**tables["volume"][0], "label_values": {key: values}}])
+        with crops_of_one(plan) as labels:
+            assert labels.read(Roi((0, 0, 0), (1, 1, 4))).ravel().tolist() == ids
 
 
 def with_labels(tables: dict[str, Any], labels: Any, **more: Any) -> list[dict[str, Any]]:
@@ -182,6 +215,27 @@ def test_semantic_labels_of_several_values_must_say_what_they_are(
     assert (shown.classes, shown.name, shown.source) == (names, "raw.npy", "hospital")
     index(label_values={"foreground": "any"})
     index(label_values={"foreground": [2]})
+
+
+@pytest.mark.parametrize(
+    ("classes", "options", "problem"),
+    [
+        (["background", "mito", "er"], {}, None),
+        (["background", "mito", "er"], {"ranges": [[0, 0], [1, 1], [2, 9]]}, None),
+        (["background", "er", "mito"], {"ranges": [[0, 0], [2, 2], [1, 1]]}, None),
+        (["background", "er", "mito"], {}, "class 'er' is id 1 in 'raw.npy', but not in the target"),
+        (["background", "mito", "er", "golgi"], {}, "label 3 is of no class"),
+        ([], {}, None),
+    ],
+)
+def test_a_target_that_takes_an_id_for_another_class_than_the_volume_is_refused(
+    classes: list[str], options: dict[str, Any], problem: str | None
+) -> None:
+    table = VolumeTable(path="raw.npy", labels={"semantic": "truth.npy"}, classes=tuple(classes))
+    target = Semantic(classes=("background", "mito", "er"), **options)
+    objective = PlannedObjective((Head("semantic", target.classes, "softmax"),), target, CrossEntropy(), 1.0)
+    with pytest.raises(MitocoreError, match=problem) if problem else nullcontext():
+        objectives.check_labels(objective, table, "[[objective]] 1")
 
 
 def crops_of_one_volume(crops: Crops) -> Any:
@@ -242,9 +296,26 @@ def test_every_crop_sees_an_annotated_box_and_nothing_outside_counts(
         weight = sample["weights"][0].numpy()[0]
         assert (weight == inside[roi.slices]).all()
         assert weight.any()
-        assert (sample["targets"][0].numpy()[0] == (truth > 0)[roi.slices]).all()
+        assert (sample["targets"][0].numpy()[0] == (inside & (truth > 0))[roi.slices]).all()
         seen.add(crops.index.regions[0].contains(roi))
     assert seen == {True, False}
+
+
+def test_an_object_that_leaves_an_annotated_box_has_no_border_at_its_face(
+    planned: Planned, tables: dict[str, Any], tmp_path: Path
+) -> None:
+    truth = np.zeros((24, 32, 32), np.uint8)
+    truth[2:6, 6:12, 6:12] = 1  # all of the box, and nothing beyond it was labelled
+    np.save(tmp_path / "truth.npy", truth)
+    volume = {"path": "raw.npy", "labels": "truth.npy", "annotated": ["2:6,6:12,6:12", "16:24,:,:"]}
+    truth[20, 4:9, 4:9] = 1
+    np.save(tmp_path / "truth.npy", truth)
+    objective = [{"head": "foreground", "target": "boundary", "loss": "bce"}]
+    plan = planned(volume=[{**volume, "split": {"validation": "z:16-24"}}], objective=objective, augment=[])
+    sample = crops_of(plan).sample(0)
+    (target, weight), *_ = sample.pairs
+    assert weight.any()
+    assert not target.any()
 
 
 def test_context_around_an_annotated_box_is_read_and_not_mirrored(

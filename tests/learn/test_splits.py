@@ -280,8 +280,26 @@ def test_two_tables_of_one_file_may_not_leak(planned: Planned, tables: dict[str,
     held = {**volume, "region": "16:24,:,:", "split": {"validation": "all"}}
     with pytest.raises(ConfigError, match="trains on voxels that the other holds out"):
         planned(volume=[volume, held])
-    plan = planned(volume=[{**volume, "region": "0:16,:,:"}, held])
+    rest = {**volume, "region": "0:16,:,:"}
+    plan = planned(volume=[rest, held])
     assert plan.volumes[0].parts.train == (Roi((0, 0, 0), (16, 32, 32)),)
+    with pytest.raises(ConfigError, match="validates on voxels that the other holds out"):
+        planned(volume=[rest, held, {**held, "region": "23:24,:,:", "split": {"test": "all"}}])
+
+
+def test_a_file_leaks_by_no_other_path(planned: Planned, tmp_path: Path) -> None:
+    (tmp_path / "linked").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "more").mkdir()
+    held = {"path": "raw.npy", "labels": "truth.npy", "split": {"validation": "all"}}
+    for path in ("./raw.npy", "more/../raw.npy", "linked/raw.npy"):
+        volume = {"path": path, "labels": "truth.npy"}
+        with pytest.raises(ConfigError, match="trains on voxels that the other holds out"):
+            planned(volume=[volume, held])
+        volumes = [volume, {**held, "split": {}}]
+        for one in volumes:
+            one.pop("split", None)
+        with pytest.raises(ConfigError, match="1 volume cannot be divided"):
+            planned(volume=volumes, split={"by": "volume"})
 
 
 def test_a_written_split_is_used_again_to_the_voxel(
@@ -323,6 +341,21 @@ def test_a_split_changed_by_hand_may_not_leak(planned: Planned, tables: dict[str
     volume = {key: value for key, value in tables["volume"][0].items() if key != "split"}
     with pytest.raises(DataError, match="both in train and validation"):
         planned(volume=[volume], split={"file": "split.json"})
+
+
+def test_boxes_of_a_written_split_that_are_made_of_one_voxel_of_the_file_leak(
+    planned: Planned, tables: dict[str, Any], tmp_path: Path
+) -> None:
+    sized = {**tables["volume"][0], "voxel_size": 10}
+    train = {"voxel_size": 5}
+    write_split(tmp_path, planned(train, volume=[sized]).volumes)
+    written = json.loads((tmp_path / "split.json").read_bytes())
+    start = int(written["volumes"][0]["validation"][0].partition(":")[0])
+    written["volumes"][0]["train"] = [f"0:{start},:,:"]  # beside it: new voxels are made of both neighbours
+    (tmp_path / "split.json").write_text(json.dumps(written))
+    del sized["split"]
+    with pytest.raises(DataError, match="both in train and validation"):
+        planned(train, volume=[sized], split={"file": "split.json"})
 
 
 def test_every_training_writes_its_split(planned: Planned, tables: dict[str, Any], tmp_path: Path) -> None:

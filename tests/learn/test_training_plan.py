@@ -6,10 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from mitocore.config.split import Part, Parts, divide
 from mitocore.config.toml import Document, read
 from mitocore.errors import ConfigError, DataError, MitocoreError, PluginError, WiringError
 from mitocore.geometry import Roi
@@ -18,71 +15,6 @@ from mitocore.training import TrainingPlan, plan_training
 
 Planned = Callable[..., TrainingPlan]
 SEMANTIC = {"target": "foreground", "label": "semantic"}
-
-
-def boxes(parts: Parts) -> list[Roi]:
-    return [*parts.train, *(box for box in (parts.validation, parts.test) if box)]
-
-
-@st.composite
-def splits(draw: st.DrawFn) -> tuple[tuple[int, int, int], Part, Part | None, int]:
-    shape = draw(st.tuples(*[st.integers(4, 60)] * 3))
-    axis = draw(st.integers(0, 2))
-    ends = sorted(draw(st.lists(st.integers(0, shape[axis]), min_size=4, max_size=4, unique=True)))
-    texts = [f"{'zyx'[axis]}:{a}-{b}" for a, b in (ends[:2], ends[2:])]
-    if draw(st.booleans()):
-        texts.reverse()
-    return shape, Part.parse(texts[0]), Part.parse(texts[1]) if draw(st.booleans()) else None, draw(st.integers(0, 9))
-
-
-@settings(deadline=None, max_examples=200)
-@given(splits())
-def test_parts_are_disjoint_and_a_gap_lies_around_training(split: Any) -> None:
-    shape, validation, test, gap = split
-    parts = divide(shape, validation, test, gap)
-    seen = np.zeros(shape, int)
-    for box in boxes(parts):
-        seen[box.slices] += 1
-    assert seen.max() == 1
-    held = [box for box in (parts.validation, parts.test) if box]
-    away = np.zeros(shape, bool)
-    for box in held:
-        wide = [gap if axis == validation.axis else 0 for axis in range(3)]
-        away[box.grow((wide[0], wide[1], wide[2])).clip(Roi.whole(shape)).slices] = True
-    train = np.zeros(shape, bool)
-    for box in parts.train:
-        train[box.slices] = True
-    assert (train == ~away).all()
-
-
-@settings(deadline=None, max_examples=100)
-@given(st.integers(1, 300), st.integers(0, 99), st.integers(1, 100))
-def test_fractions_that_meet_share_no_plane_and_leave_none_out(length: int, low: int, more: int) -> None:
-    middle = min(low + more, 99) / 100
-    texts = [f"z:{low / 100:.2f}-{middle:.2f}", f"z:{middle:.2f}-1.0"]
-    found = []
-    for text in texts:
-        try:
-            found.append(Part.parse(text).box((length, 2, 2)))
-        except ValueError:
-            return  # too thin for this volume
-    assert found[0].stop[0] == found[1].start[0]
-    assert found[1].stop[0] == length
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("z:20-17", "is empty"),
-        ("z:0.5-20", "is not a part"),
-        ("w:0-5", "is not a part"),
-        ("z:0.5-1.5", "leaves the volume"),
-        ("17-20", "is not a part"),
-    ],
-)
-def test_what_is_not_a_part_is_refused(text: str, reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
-        Part.parse(text)
 
 
 def test_a_plan_prints_what_will_happen(planned: Planned) -> None:
@@ -133,7 +65,23 @@ def test_an_unknown_key_is_quoted_with_its_line(tmp_path: Path, registry: Regist
         ({"labels": "gone.npy"}, DataError, r"gone\.npy", ""),
         ({"labels": "small.npy"}, DataError, r"has \(4, 8, 8\) voxels, the image \(24, 32, 32\)", "same box"),
         ({"labels": "float.npy"}, DataError, "holds float32; labels are integers", "convert"),
-        ({"labels": {"instance": "truth.npy"}}, ConfigError, "called 'instances' or 'semantic', not 'instance'", ""),
+        ({"labels": {"valid": "truth.npy"}}, ConfigError, "cannot be called 'valid'", ""),
+        (
+            {"labels": {"instances": "truth.npy", "more": "truth.npy"}, "label_values": {"foreground": [1]}},
+            ConfigError,
+            "is for one label array",
+            "",
+        ),
+        ({"labels": ""}, ConfigError, "names no labels", ""),
+        ({"path": []}, ConfigError, "names no volume", ""),
+        ({"classes": ["background", "mito"]}, ConfigError, "there is none: labels", ""),
+        ({"labels": {"semantic": "truth.npy"}, "classes": ["a"]}, ConfigError, "two different names", ""),
+        ({"region": "0:8"}, ConfigError, "is not a box", ""),
+        ({"region": "0:8,:,0:99"}, ConfigError, "empty or leaves the volume", "region = "),
+        ({"annotated": ["0:8,:,40:50"]}, ConfigError, "empty or leaves the volume", "annotated = ["),
+        ({"annotated": ["17:20,:,:"]}, ConfigError, "no crop in the training part", "annotated"),
+        ({"split": {"validation": ["0:4,:,:", "2:6,:,:"]}}, ConfigError, "overlap", ""),
+        ({"split": {"validation": "z:0-4"}, "region": "8:24,:,:"}, ConfigError, "empty or leaves the 16 voxels", ""),
         ({"path": "colour.npy"}, DataError, "has 3 channels; the model takes image", ""),
         ({"lables": "truth.npy"}, ConfigError, "has no option 'lables'", "'labels'"),
         ({"labl_values": {}}, ConfigError, "has no option 'labl_values'", "'label_values'"),
@@ -219,9 +167,10 @@ def test_a_gap_may_be_a_length(planned: Planned, tables: dict[str, Any]) -> None
     assert str(plan.voxel_size) == "5 x 5 x 5 nm"
 
 
-def test_whole_volumes_may_be_for_validation(planned: Planned, tables: dict[str, Any]) -> None:
+def test_whole_volumes_may_be_for_validation(planned: Planned, tables: dict[str, Any], tmp_path: Path) -> None:
     path = {"path": "raw.npy", "labels": "truth.npy"}
-    plan = planned(volume=[path, {**path, "split": {"validation": "all"}}])
+    np.save(tmp_path / "other.npy", np.load(tmp_path / "raw.npy"))
+    plan = planned(volume=[path, {**path, "path": "other.npy", "split": {"validation": "all"}}])
     assert plan.volumes[1].parts.train == ()
     assert plan.voxel_size is None
 

@@ -42,6 +42,24 @@ class TinyNet(Model):
         return {name.replace("stem.", "net.0."): tensor for name, tensor in state.items()}
 
 
+class PlainNet(TinyNet):
+    """Without norm and dropout: what a sample gives does not depend on the others of its batch."""
+
+    def build(self) -> Any:
+        from torch import nn
+
+        from mitocore.nn import Named
+
+        return Named(nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv3d(4, 1, 1)), "foreground")
+
+
+class PartedNet(TinyNet):
+    """Names its parts."""
+
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        return {"encoder": ("net.0", "net.1"), "head": ("net.4",)}
+
+
 class Wide(Augment):
     """Asks for context and moves the crop along z, so that the context can be seen."""
 

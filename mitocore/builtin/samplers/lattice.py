@@ -4,7 +4,6 @@ The faces of the patches cut a region into cells, so that every patch is a whole
 counted per cell while labels stream by; a patch is the sum, or the union, of its cells.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -150,8 +149,3 @@ def _united(cells: NDArray[np.uint64], first: NDArray[np.int64], last: NDArray[n
             return united
         cells = _merged(cells[:-reach], cells[reach:])
         reach *= 2
-
-
-def strides(stated: Sequence[int] | None, patch: Shape, share: int) -> Shape:
-    """The stride that was stated, else a share of the patch."""
-    return as_shape(stated or (max(1, n // share) for n in patch))

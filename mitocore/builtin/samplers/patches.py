@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from mitocore.builtin.samplers.chances import OfSources, check_fits, chosen, crop_at, cumulative, fits
-from mitocore.builtin.samplers.lattice import Lattice, lattice, patch_starts, strides
+from mitocore.builtin.samplers.lattice import Lattice, lattice, patch_starts
 from mitocore.errors import DataError
-from mitocore.geometry import Shape
+from mitocore.geometry import Shape, as_shape
 from mitocore.interfaces import Crop, LabelledVolume, SamplerIndex
 
 MOST = 1 << 22
@@ -29,7 +29,7 @@ class Patchwise(OfSources):
 
     def strides(self, shape: Shape) -> Shape:
         """Voxels from one patch to the next."""
-        return strides(self.stride, shape, self.share)
+        return as_shape(self.stride or (max(1, n // self.share) for n in shape))
 
     def grid(self, volumes: Sequence[LabelledVolume], shape: Shape) -> dict[str, NDArray[np.int64]]:
         """Arrays of an index: all patches by number, counted through the volumes, and what their places follow from.

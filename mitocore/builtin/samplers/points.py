@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mitocore.errors import DataError
-from mitocore.geometry import Roi
+from mitocore.geometry import Roi, Shape, as_shape
 from mitocore.interfaces import LabelledVolume
+from mitocore.resampling import Resampling
 
 _WHERE = "[sampler] points"
 _VOXELS, _NANOMETRES = ("z", "y", "x"), ("z_nm", "y_nm", "x_nm")
@@ -21,7 +22,7 @@ _HINT = "columns z, y, x (voxels) or z_nm, y_nm, x_nm, as `mitocore evaluate --f
 
 @dataclass(frozen=True)
 class Point:
-    """One place in a volume, counted from the centre of its first voxel."""
+    """One place in a volume as its file holds it, counted from the centre of the first voxel."""
 
     volume: str
     """Path of the volume; empty: the file does not say."""
@@ -80,7 +81,7 @@ def _numbers(row: Mapping[str, Any], names: Sequence[str], number: int, path: Pa
 def within(points: Sequence[Point], volumes: Sequence[LabelledVolume], path: Path) -> list[NDArray[np.int64]]:
     """Raster indices, in the region of each volume, of the points that lie in it; those of other regions are left out.
 
-    Nanometres go before voxels where the voxel size is known: they hold for a volume that was resampled, too.
+    Nanometres go before voxels where the voxel size is known: they hold whatever the voxels of the prediction were.
 
     Raises
     ------
@@ -102,18 +103,26 @@ def _is_of(point: Point, volume: LabelledVolume) -> bool:
 
 
 def _inside(points: Sequence[Point], volume: LabelledVolume) -> NDArray[np.int64]:
-    size, region = volume.image.spec.voxel_size, volume.region
+    region = volume.region
     rasters = set()
     for point in points:
-        if point.nanometres and size:
-            place = np.divide(point.nanometres, size.edges)
-        elif point.voxels:
-            place = np.array(point.voxels)
-        else:
-            problem = f"the points are in nm, and the voxel size of {volume.name or 'a volume'} is not known"
-            raise DataError(problem, where=_WHERE, hint="state voxel_size in [[volume]], or give columns z, y, x")
-        voxel = np.rint(place).astype(np.int64)
-        stop = voxel + 1
-        if region.contains(Roi((voxel[0], voxel[1], voxel[2]), (stop[0], stop[1], stop[2]))):
-            rasters.add(int(np.ravel_multi_index(tuple(voxel - region.start), region.shape)))
+        z, y, x = _voxel(point, volume)
+        if region.contains(Roi((z, y, x), (z + 1, y + 1, x + 1))):
+            rasters.add(int(np.ravel_multi_index((z, y, x) - np.array(region.start), region.shape)))
     return np.array(sorted(rasters), np.int64)
+
+
+def _voxel(point: Point, volume: LabelledVolume) -> Shape:
+    """The voxel of a volume, resampled or not, in which a point of its file lies."""
+    image, file = volume.image.spec, volume.original or volume.image.spec
+    if point.nanometres and file.voxel_size:
+        place = np.divide(point.nanometres, file.voxel_size.edges)
+    elif point.voxels:
+        place = np.array(point.voxels)
+    else:
+        problem = f"the points are in nm, and the voxel size of {volume.name or 'a volume'} is not known"
+        raise DataError(problem, where=_WHERE, hint="state voxel_size in [[volume]], or give columns z, y, x")
+    ratio: tuple[float, ...] = (1, 1, 1)
+    if file.voxel_size and image.voxel_size:
+        ratio = Resampling.between(file.shape, file.voxel_size, image.voxel_size).ratio
+    return as_shape(int(n) for n in np.floor((place + 0.5) / ratio))  # counted from a corner of the volume

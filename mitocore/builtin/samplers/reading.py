@@ -50,7 +50,7 @@ def pieces(volume: LabelledVolume, names: Sequence[str]) -> Iterator[Piece]:
     """The region of a volume, piece by piece."""
     for box in boxes(volume.region):
         arrays = {name: volume.labels[name].read(box)[0] for name in names}
-        valid = volume.valid.read(box)[0] > 0 if volume.valid else None
+        valid = volume.valid.read(box)[0] != 0 if volume.valid else None
         z, y, x = (a - b for a, b in zip(box.start, volume.region.start, strict=True))
         for at in range(0, box.shape[0], PLANES):
             planes = slice(at, at + PLANES)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from mitocore.builtin.targets.lengths import PositiveLength
+from mitocore.builtin.targets.lengths import PositiveLength, Scale
 from mitocore.builtin.targets.objects import Ids, ShapeTarget, eroded, filled, slicewise
 from mitocore.errors import ConfigError
 from mitocore.geometry import Shape, VoxelSize
@@ -44,6 +44,13 @@ class SignedDistance(ShapeTarget):
             raise ValueError("a distance in nm needs a limit, such as '200 nm'")
         return self
 
+    def scale(self, voxel_size: VoxelSize | None) -> Scale:
+        scale = super().scale(voxel_size)
+        if self.unit == "nm" and not scale.physical:
+            problem = "a distance in nm needs the voxel size of the labels, which is not known"
+            raise ConfigError(problem, hint="voxel_size = [40, 8, 8] in [[volume]] (nm, z y x), or unit = 'tanh'")
+        return scale
+
     def halo(self, voxel_size: VoxelSize | None) -> Shape:
         return self.within(self.limit, voxel_size) if self.limit is not None else self.beyond((0, 0, 0))
 
@@ -55,9 +62,6 @@ class SignedDistance(ShapeTarget):
 
     def encode(self, labels: Labels, voxel_size: VoxelSize | None) -> NDArray[np.float32]:
         scale = self.scale(voxel_size)
-        if self.unit == "nm" and not scale.physical:
-            problem = "a distance in nm needs the voxel size of the labels, which is not known"
-            raise ConfigError(problem, hint="voxel_size = [40, 8, 8] in [[volume]] (nm, z y x), or unit = 'tanh'")
         ids = self.objects(labels)[0]
         limit = scale.length(self.limit) if self.limit is not None else np.inf
         solid = ids if self.per_instance else (ids > 0).astype(np.uint8)

@@ -21,7 +21,7 @@ class Foreground(OfObjects):
     The one channel is "foreground".
     """
 
-    values: tuple[int, ...] = ()
+    values: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """Ids that count as foreground, such as one class of several; empty: all but 0."""
 
     def needs(self) -> dict[str, Need]:
@@ -33,7 +33,8 @@ class Foreground(OfObjects):
     def encode(self, labels: Labels, voxel_size: VoxelSize | None) -> NDArray[np.float32]:
         del voxel_size
         ids = self.shaped(labels)
-        inside = np.isin(ids, self.values) if self.values else ids > 0
+        # not np.isin: left to itself, it makes floats of large ids
+        inside = np.logical_or.reduce([ids == value for value in self.values]) if self.values else ids > 0
         return (inside & known(ids))[None].astype(np.float32)
 
 
