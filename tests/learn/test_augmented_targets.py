@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from mitocore.builtin.augments.flips import FlipRotate
 from mitocore.builtin.augments.sections import Misalignment, MissingSection
 from mitocore.builtin.augments.warps import Elastic, Rescale, Rotate
 from mitocore.builtin.targets.affinities import Affinity
+from mitocore.geometry import Shape, VoxelSize
 from mitocore.interfaces import Augment
 from mitocore.learn.data import Crops, Prepared, build_index
 from mitocore.training import TrainingPlan
@@ -93,3 +94,25 @@ def test_every_voxel_that_was_read_counts_after_a_warp_and_no_mirrored_one(
         assert len(within) > 3
         assert all(within)
     assert not all(beyond)
+
+
+class Asking(Rescale):
+    """Keeps what it was asked."""
+
+    asked: ClassVar[list[tuple[int, ...]]] = []
+
+    def halo(self, shape: Shape, voxel_size: VoxelSize | None) -> Shape:
+        self.asked.append(shape)
+        return (0, 2, 3)
+
+
+def test_each_augment_gives_right_what_those_after_it_and_the_targets_read(
+    learned: Callable[..., TrainingPlan],
+) -> None:
+    crops = crops_of(learned((Asking(), Asking(), FlipRotate())))
+    Asking.asked.clear()
+    sample = crops.sample(0)
+    last, first = Asking.asked[:2]
+    assert last == (8 + 2 * 2, 8 + 2 * 2, 8 + 2 * 3)  # the crop and what affinities reach around it
+    assert first == (last[0], last[1] + 2 * 2, last[2] + 2 * 3)
+    assert sample.image.shape == (1, 8, 8, 8)

@@ -55,7 +55,7 @@ def swallowed(ids):
         ("6-3d-4-20", {"anisotropy": 6, "inner": 4, "outer": 20}),
     ],
 )
-@pytest.mark.parametrize("limit", [None, 400])
+@pytest.mark.parametrize("limit", ["none", 400])
 def test_signed_distance_is_that_of_connectomics(arrays, name, options, limit):
     found = encoded(SignedDistance(limit=limit, per_instance=False, **options), arrays["label"])
     np.testing.assert_allclose(found, arrays[f"t_{name}"], rtol=1e-5, atol=1e-7)

@@ -31,8 +31,8 @@ class SignedDistance(ShapeTarget):
     """Distance inside objects at which tanh reaches 0.76: voxels, or a length such as "80 nm"."""
     outer: PositiveLength = 50.0
     """The same outside objects."""
-    limit: PositiveLength | None = 32.0
-    """Larger distances count as this one, and so many labels are read around a crop. Left out (`null`, only for tanh):
+    limit: Literal["none"] | PositiveLength = 32.0
+    """Larger distances count as this one, and so many labels are read around a crop. "none" (only for tanh):
     no limit, and distances are those to what the crop itself shows."""
     per_instance: bool = True
     """Inside, the distance to the nearest voxel of anything else, so that touching objects have a border between them;
@@ -40,7 +40,7 @@ class SignedDistance(ShapeTarget):
 
     @model_validator(mode="after")
     def _limited(self) -> "SignedDistance":
-        if self.limit is None and self.unit == "nm":
+        if self.limit == "none" and self.unit == "nm":
             raise ValueError("a distance in nm needs a limit, such as '200 nm'")
         return self
 
@@ -52,10 +52,10 @@ class SignedDistance(ShapeTarget):
         return scale
 
     def halo(self, voxel_size: VoxelSize | None) -> Shape:
-        return self.within(self.limit, voxel_size) if self.limit is not None else self.beyond((0, 0, 0))
+        return self.within(self.limit, voxel_size) if self.limit != "none" else self.beyond((0, 0, 0))
 
     def local(self) -> bool:
-        return self.limit is not None
+        return self.limit != "none"
 
     def gives(self) -> ArraySpec:
         return ArraySpec(Kind.DISTANCE, ("distance",))
@@ -63,7 +63,7 @@ class SignedDistance(ShapeTarget):
     def encode(self, labels: Labels, voxel_size: VoxelSize | None) -> NDArray[np.float32]:
         scale = self.scale(voxel_size)
         ids = self.objects(labels)[0]
-        limit = scale.length(self.limit) if self.limit is not None else np.inf
+        limit = scale.length(self.limit) if self.limit != "none" else np.inf
         solid = ids if self.per_instance else (ids > 0).astype(np.uint8)
         inside = np.minimum(slicewise(border_distance, solid, scale.edges, per_slice=self.per_slice), limit)
         empty = (ids == 0).astype(np.uint8)

@@ -220,7 +220,7 @@ def test_distances_in_space_follow_the_voxel_size():
 def test_a_crop_full_of_one_object_is_as_deep_as_the_limit():
     full = np.full((3, 6, 6), 9, "u8")
     assert np.unique(encoded(SignedDistance(unit="nm", limit="60 nm"), full)) == [60]
-    assert np.unique(encoded(SignedDistance(limit=None), full)) == [1]
+    assert np.unique(encoded(SignedDistance(limit="none"), full)) == [1]
     assert np.unique(encoded(InstanceDistance(), full)) == [1]
     assert np.unique(encoded(InstanceDistance(normalize="object"), full)) == [1]
     assert np.isfinite(encoded(SkeletonDistance(), full)).all()
