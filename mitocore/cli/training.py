@@ -60,7 +60,7 @@ def _summary(result: "TrainingResult", header: WeightsHeader) -> str:
         (str(result.folder / name), meaning) for name, meaning in _FILES.items() if (result.folder / name).exists()
     ]
     lines += [table(files)] if files else []
-    return "\n".join([*lines, f"{result.steps:,} steps · {spoken(result.seconds)}", f"next: {_next(result)}"])
+    return "\n".join([*lines, f"{result.steps:,} steps · {spoken(result.seconds)}", f"next: {_next(result, header)}"])
 
 
 def _scores(scores: dict[str, float]) -> list[tuple[str, ...]]:
@@ -74,8 +74,11 @@ def _scores(scores: dict[str, float]) -> list[tuple[str, ...]]:
     return [("score", *parts), *rows]
 
 
-def _next(result: "TrainingResult") -> str:
-    return f"mitocore segment IMAGE --weights {shlex.quote(str(result.best))} -o segmented.zarr"
+def _next(result: "TrainingResult", header: WeightsHeader) -> str:
+    weights = shlex.quote(str(result.best))
+    if header.pipeline:
+        return f"mitocore segment IMAGE --weights {weights} -o segmented.zarr"
+    return f"mitocore init IMAGE --weights {weights} > pipeline.toml"
 
 
 def _facts(result: "TrainingResult", header: WeightsHeader) -> dict[str, Any]:
@@ -90,7 +93,7 @@ def _facts(result: "TrainingResult", header: WeightsHeader) -> dict[str, Any]:
         "temperature": header.temperature,
         "pictures": [str(result.folder / name) for name in _FILES if (result.folder / name).exists()],
         "seconds": round(result.seconds, 3),
-        "next": _next(result),
+        "next": _next(result, header),
     }
 
 

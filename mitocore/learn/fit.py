@@ -1,6 +1,5 @@
 """A planned training, run by Lightning: validation rounds, checkpoints, exact resume."""
 
-import errno
 import hashlib
 import io
 import json
@@ -30,8 +29,8 @@ from mitocore.blockwise.lock import RunLock
 from mitocore.blockwise.workspace import Workspace
 from mitocore.config.partition import write_split
 from mitocore.config.volumes import PlannedVolume
-from mitocore.durable import replaced, reported, write_json
-from mitocore.errors import ConfigError, DataError, ResourceError
+from mitocore.durable import FREE_SPACE, disk_full, replaced, write_json
+from mitocore.errors import ConfigError, DataError, ResourceError, RunError
 from mitocore.geometry import Roi
 from mitocore.interfaces import Stats
 from mitocore.learn import device as devices
@@ -52,7 +51,7 @@ log = logging.getLogger(__name__)
 RECORD, INITIAL = "training.json", "initial.json"
 _BLOCK = (128, 512, 512)
 _PRECISION = {"float32": "32-true", "bf16": "bf16-mixed", "float16": "16-mixed"}
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SPACE = "free some disk space; --resume continues the training"
 
 
 @dataclass(frozen=True)
@@ -248,6 +247,7 @@ def _run(
     folder = learner.plan.folder
     loggers = [CSVLogger(folder, "logs"), TensorBoardLogger(folder, "tensorboard", "")]
     trainer = _trainer(learner.plan, [rounds, leader], loggers, team, place, leader.saving)
+    leader.meet()
     with rounds.catching_signals():
         _fit(trainer, learner, crops, resumed)
         learner.to(team[0])
@@ -264,6 +264,7 @@ def _follow(
     with quiet(), devices.isolated(device), devices.memory_reused(device), explained(plan, device):
         learner = Learner(plan, built_network(plan), located=partial(located, crops), gathered=follower.gathered)
         trainer = _trainer(plan, [follower], [], team, place, lambda: None)
+        follower.arrive()
         _fit(trainer, learner, crops, resumed)
         follower.obey_to_the_end(trainer)
 
@@ -338,7 +339,7 @@ class _Checkpoints(TorchCheckpointIO):  # type: ignore[misc] # lightning is not 
 
 
 def _check_checkpoint(checkpoint: Path, plan: TrainingPlan) -> None:
-    """Refuse what cannot be read, or was written by a training with other settings: the record beside it may be gone."""
+    """Refuse what cannot be read, or is of a training with other settings: the record beside it may be gone."""
     try:
         found = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
@@ -354,14 +355,22 @@ def explained(plan: TrainingPlan, device: str) -> Iterator[None]:
     """Turn what torch and Lightning say of full memory and full disks into errors for people."""
     try:
         yield
+    except ResourceError as error:
+        if error.hint == FREE_SPACE:
+            error.hint = _SPACE
+        raise
     except torch.cuda.OutOfMemoryError as error:
         problem = f"{device} has too little memory for batches of {plan.train.batch} x {plan.crop} voxels"
         raise ResourceError(problem, where="[train]", hint="batch = 1 with accumulate, or a smaller crop") from error
-    except OSError as error:
-        if error.errno not in _FULL:
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
             raise
-        with reported(plan.folder):  # the curves, which Lightning writes
+        hint = "workers = 0 prepares crops in this process; each worker takes memory of its own"
+        raise RunError("a process that prepares crops ended", where="[train] workers", hint=hint) from error
+    except OSError as error:  # of the curves, which Lightning writes
+        if not disk_full(error):
             raise
+        raise ResourceError(f"{str(plan.folder)!r} cannot be written: {error.strerror}", hint=_SPACE) from error
 
 
 @contextmanager

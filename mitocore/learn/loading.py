@@ -4,9 +4,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, default_collate
 from torch.utils.data import Sampler as Numbers
 
+from mitocore.blockwise.spawned import SpawnWithoutMain
+from mitocore.errors import MitocoreError
 from mitocore.learn.data import Crops
 from mitocore.learn.prefetch import Prefetched
 
@@ -26,6 +28,36 @@ class Share(Numbers[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         for start in range(self.first + self.rank * self.batch, self.last, self.batch * self.ranks):
             yield list(range(start, start + self.batch))
+
+
+class _Told(Dataset[Any]):
+    """Samples of a loader's process; an error is a value, as torch would make a traceback of it."""
+
+    def __init__(self, crops: Crops) -> None:
+        self.crops = crops
+
+    def __getitem__(self, number: int) -> Any:
+        try:
+            return self.crops[number]
+        except MitocoreError as error:
+            return error
+
+
+def _collated(samples: list[Any]) -> Any:
+    return next((one for one in samples if isinstance(one, MitocoreError)), None) or default_collate(samples)
+
+
+class _Raised(Iterable[Any]):
+    """Batches; those that are errors are raised."""
+
+    def __init__(self, batches: Iterable[Any]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.batches:
+            if isinstance(batch, MitocoreError):
+                raise batch
+            yield batch
 
 
 class TrainingData(LightningDataModule):  # type: ignore[misc] # lightning is not typed
@@ -48,14 +80,20 @@ class TrainingData(LightningDataModule):  # type: ignore[misc] # lightning is no
             (self.trainer.global_step, self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 0, 1)
         )
         per_step = train.batch * train.accumulate * ranks
-        batches = DataLoader(
-            self.crops,
-            batch_sampler=Share(done * per_step, train.steps * per_step, train.batch, rank, ranks),
-            num_workers=train.workers,
-            multiprocessing_context="spawn" if train.workers else None,
-            pin_memory=self.gpu,
-        )
-        return Prefetched(batches) if self.gpu and not train.workers else batches
+        numbers = Share(done * per_step, train.steps * per_step, train.batch, rank, ranks)
+        if train.workers:
+            return _Raised(
+                DataLoader(
+                    _Told(self.crops),
+                    batch_sampler=numbers,
+                    collate_fn=_collated,
+                    num_workers=train.workers,
+                    multiprocessing_context=SpawnWithoutMain(),
+                    pin_memory=self.gpu,
+                )
+            )
+        batches = DataLoader(self.crops, batch_sampler=numbers, pin_memory=self.gpu)
+        return Prefetched(batches) if self.gpu else batches
 
     def teardown(self, stage: str) -> None:
         """Close what this process opened."""

@@ -4,7 +4,6 @@ The leader is the process that was asked to train. What it decides travels throu
 validation may last as long as it likes; gradients are averaged by torch (DDP) and nothing else is shared.
 """
 
-import multiprocessing
 import os
 import signal
 import socket
@@ -13,16 +12,19 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins.environments import ClusterEnvironment
 
+from mitocore.blockwise.spawned import SpawnWithoutMain
 from mitocore.errors import MitocoreError, RunError
 from mitocore.learn.module import Learner, Taken
 
-_GO, _SAVE, _STOP, _END = "go", "save", "stop", "end"
+Said = TypeVar("Said", Taken, str)
+
+_HERE, _GO, _SAVE, _STOP, _END = "here", "go", "save", "stop", "end"
 _PATIENCE = 2.0
 """Seconds that a process which failed is given to say why."""
 _FAREWELL = 30.0
@@ -80,6 +82,17 @@ class Leader(Callback):  # type: ignore[misc] # lightning is not typed
         self.links = links
         self._step = 0
 
+    def meet(self) -> None:
+        """Wait until every follower is there: torch would wait for one that failed on the way for half an hour.
+
+        Raises
+        ------
+        MitocoreError
+            What ended a follower.
+        """
+        for link in self.links:
+            _heard(link, str)
+
     def gathered(self, taken: Taken) -> list[Taken]:
         """What every process says of the step just taken.
 
@@ -88,7 +101,7 @@ class Leader(Callback):  # type: ignore[misc] # lightning is not typed
         MitocoreError
             What ended a follower.
         """
-        return [taken, *(_heard(link) for link in self.links)]
+        return [taken, *(_heard(link, Taken) for link in self.links)]
 
     def tell(self, word: str) -> None:
         """Say a word to every follower."""
@@ -138,6 +151,10 @@ class Follower(Callback):  # type: ignore[misc] # lightning is not typed
     def __init__(self, link: Connection, checkpoint: Path) -> None:
         self.link, self.checkpoint = link, checkpoint
         self._step = 0
+
+    def arrive(self) -> None:
+        """Say that this process is ready to meet the others."""
+        self.link.send(_HERE)
 
     def gathered(self, taken: Taken) -> list[Taken]:
         """Report to the leader."""
@@ -191,7 +208,7 @@ def leading(ranks: int, follow: Callable[..., None], *arguments: Any) -> Iterato
     if ranks == 1:
         yield Leader(), None
         return
-    port, spawn = _free_port(), multiprocessing.get_context("spawn")
+    port, spawn = _free_port(), SpawnWithoutMain()
     links: list[Connection] = []
     processes: list[BaseProcess] = []
     before = {name: os.environ.get(name) for name in _SET}
@@ -242,14 +259,15 @@ def _say(link: Connection, error: MitocoreError) -> None:
         link.send(error)
 
 
-def _heard(link: Connection) -> Taken:
+def _heard(link: Connection, kind: type[Said]) -> Said:
+    """The next thing of this kind that a follower says."""
     try:
         said = link.recv()
     except (EOFError, OSError) as error:
         raise _gone() from error
     if isinstance(said, MitocoreError):
         raise said
-    if not isinstance(said, Taken):
+    if not isinstance(said, kind):
         raise _gone()
     return said
 

@@ -54,7 +54,8 @@ def plan_training(document: Document, registry: Registry, *, data: bool = True) 
     MitocoreError
         With all findings of the first stage that has any: components, wiring, volumes.
     """
-    config = parse(Training, document.data, document, what="the training")
+    hint = f"mend it, then: mitocore validate {document.path or 'train.toml'}"
+    config = parse(Training, document.data, document, what="the training", hint=hint)
     plan = _Planning(config, document, registry)
     findings = _Findings()
     plan.build_components(findings)

@@ -229,3 +229,14 @@ def test_gamma_evens_out_the_patches_of_sources():
         grid = Grid(stride=SHAPE, gamma=gamma)
         crops = drawn(grid, grid.index([long, short], SHAPE), 400)
         assert abs(np.mean([crop.volume == 0 for crop in crops]) - share) < 0.02
+
+
+def test_gamma_evens_out_the_positive_patches_of_sources_as_well_as_the_others():
+    full, half, rare = np.ones((3, 4, 8, 80), "u8")
+    half[..., 40:] = rare[..., 8:] = 0
+    volumes = [volume({"a": labels}, name=str(n)) for n, labels in enumerate((full, half, rare))]
+    sampler = Balanced(stride=SHAPE, gamma=1, positive=0.6)
+    chance = np.diff(sampler.index(volumes, SHAPE).arrays["chance"], prepend=0).reshape(3, 10)
+    positive = np.array([np.arange(10) < n for n in (10, 5, 1)])
+    assert [chance[n, positive[n]].sum() for n in range(3)] == pytest.approx([0.2] * 3)
+    assert [chance[n, ~positive[n]].sum() for n in range(3)] == pytest.approx([0, 0.2, 0.2])

@@ -143,7 +143,7 @@ def test_a_network_is_trained_and_its_weights_segment_a_volume(work, succeeds, m
     printed = succeeds("train", "train.toml")
     assert "best.safetensors" in printed
     assert "of step 2 of 2" in printed
-    assert "next: mitocore segment IMAGE --weights" in printed
+    assert "next: mitocore init IMAGE --weights" in printed
     result = mitocore("train", "train.toml")
     assert result.exit_code == 5
     assert "--resume" in result.stderr

@@ -87,7 +87,7 @@ def test_a_training_ends_with_its_scores_and_what_to_type_next(work, mitocore):
     assert found["scores"] == header.scores
     assert found["thresholds"] == header.thresholds
     assert found["best_step"] == header.provenance["step"]
-    assert found["next"].split()[:4] == ["mitocore", "segment", "IMAGE", "--weights"]
+    assert found["next"].split()[:4] == ["mitocore", "init", "IMAGE", "--weights"]  # no [[step]] is recommended
     printed = mitocore("-q", "train", "train.toml", "--resume", "--set", held, "--set", "train.validate_every=1")
     assert printed.exit_code == 0, printed.stderr
     assert printed.stderr == ""

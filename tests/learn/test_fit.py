@@ -16,7 +16,7 @@ import torch
 from mitocore.errors import ConfigError, DataError, ResourceError, RunError
 from mitocore.header import read_header
 from mitocore.learn.checkpoint import load_weights, trained
-from mitocore.learn.fit import TrainingResult, fit
+from mitocore.learn.fit import TrainingResult, explained, fit
 from mitocore.training import TrainingPlan
 
 Planned = Callable[..., TrainingPlan]
@@ -181,7 +181,8 @@ def test_a_resume_on_other_voxels_is_refused(name: str, place: str, planned: Pla
 
 def test_a_normalised_image_of_other_voxels_is_not_used_again(planned: Planned, tmp_path: Path) -> None:
     interrupted(planned(normalizer="plane_mean"), 1)
-    (planned().folder / "training.json").unlink()
+    for name in ("training.json", "last.ckpt"):
+        (planned().folder / name).unlink()
     np.save(tmp_path / "raw.npy", np.load(tmp_path / "raw.npy")[::-1])
     interrupted(planned(normalizer="plane_mean"), 1)
     assert len(list(planned().folder.glob("scratch/normalised.0.*"))) == 2
@@ -213,8 +214,9 @@ def test_a_full_disk_ends_the_training_naming_what_could_not_be_written(
         if what == "training" and done == 3:
             monkeypatch.setattr(broken, full)
 
-    with pytest.raises(ResourceError, match=f"{named}' cannot be written: No space left on device"):
+    with pytest.raises(ResourceError, match=f"{named}' cannot be written: No space left on device") as error:
         fit(planned(), progress=progress)
+    assert "--resume" in error.value.hint
     monkeypatch.undo()
     assert fit(planned(), resume=True).steps == 8
 
@@ -256,6 +258,25 @@ def test_a_truncated_checkpoint_is_refused(planned: Planned) -> None:
     checkpoint.write_bytes(checkpoint.read_bytes()[:2000])
     with pytest.raises(DataError, match="not a readable checkpoint"):
         fit(plan, resume=True)
+
+
+def test_a_checkpoint_of_other_settings_is_refused_even_without_its_record(planned: Planned) -> None:
+    plan = planned()
+    interrupted(plan, 2)
+    (plan.folder / "training.json").unlink()
+    with pytest.raises(ConfigError, match=r"last\.ckpt' is a checkpoint of other settings"):
+        fit(planned({"optimizer": {"lr": 0.5}}), resume=True)
+    assert not (plan.folder / "training.json").exists()
+    assert fit(plan, resume=True).steps == 8
+
+
+def test_weights_whose_record_is_gone_are_not_written_over(planned: Planned) -> None:
+    plan = planned()
+    plan.folder.mkdir()
+    (plan.folder / "best.safetensors").write_bytes(b"of last week")
+    with pytest.raises(DataError, match="holds a training already"):
+        fit(plan)
+    assert (plan.folder / "best.safetensors").read_bytes() == b"of last week"
 
 
 def test_the_best_weights_are_a_copy_and_not_those_of_the_last_step(planned: Planned) -> None:
@@ -336,3 +357,9 @@ def test_the_record_of_a_training_holds_all_settings(planned: Planned) -> None:
 def test_weights_do_not_depend_on_the_number_of_loader_workers(planned: Planned) -> None:
     results = [fit(planned({"folder": f"run{n}", "steps": 3, "workers": n})) for n in (0, 2)]
     assert same(results[0].last, results[1].last)
+
+
+def test_a_worker_that_was_killed_is_told_with_what_to_change(planned: Planned) -> None:
+    with pytest.raises(RunError, match="prepares crops ended") as error, explained(planned(), "cpu"):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+    assert "workers = 0" in error.value.hint

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mitocore.errors import ContractError
 from mitocore.learn import fit as fitting
 from mitocore.learn.checkpoint import load_weights
 from mitocore.learn.loading import Share, TrainingData
@@ -61,3 +62,11 @@ def test_a_training_that_prefetches_gives_the_same_weights(planned: Planned, mon
     ahead = load_weights(fitting.fit(planned({**settings, "folder": "ahead"})).last)
     assert all((plain[name] == ahead[name]).all() for name in plain)
     assert preparing() == []
+
+
+def test_an_error_of_a_loader_process_keeps_its_place_and_its_hint(planned: Planned) -> None:
+    plan = planned({"workers": 1, "steps": 2}, augment=["tiny/shrinking"])
+    with pytest.raises(ContractError, match="changes shapes") as caught:
+        fitting.fit(plan)
+    assert caught.value.hint == "mend Shrinking.apply"
+    assert "Traceback" not in str(caught.value)

@@ -1,4 +1,8 @@
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +12,25 @@ import torch
 from mitocore.errors import MitocoreError, RunError
 from mitocore.learn.checkpoint import load_weights
 from mitocore.learn.fit import fit
+from mitocore.learn.team import Follower, Place, leading
 from mitocore.training import TrainingPlan
 
 Planned = Callable[..., TrainingPlan]
 
 MEAN = [{"head": "foreground", "target": "foreground", "loss": "bce"}]
 """A loss that is a mean over samples, so that the mean over two processes is the mean over their batches."""
+
+
+def fails(place: Place, link: Connection) -> None:
+    raise RuntimeError("no such thing")
+
+
+def vanishes(place: Place, link: Connection) -> None:
+    os._exit(1)
+
+
+def arrives(place: Place, link: Connection) -> None:
+    Follower(link, Path("last.ckpt")).arrive()
 
 
 def close(a: Path, b: Path) -> bool:
@@ -35,6 +52,32 @@ def test_two_processes_equal_one_at_twice_the_batch(planned: Planned) -> None:
     assert not torch.distributed.is_initialized()
     with pytest.raises(MitocoreError, match=r"train\.processes"):  # the global batch is another
         fit(trained(planned, folder="two", batch=2), resume=True)
+
+
+def test_a_process_that_fails_before_the_others_meet_it_ends_all_at_once() -> None:
+    with pytest.raises(RunError, match="process 1 of 2 failed: no such thing"), leading(2, fails) as (leader, _):
+        leader.meet()
+
+
+def test_a_process_that_is_gone_before_the_others_meet_it_ends_all_at_once() -> None:
+    with pytest.raises(RunError, match="processes that train together ended"), leading(2, vanishes) as (leader, _):
+        leader.meet()
+
+
+@pytest.mark.slow
+def test_a_script_is_not_run_again_by_the_processes_that_it_starts(tmp_path: Path) -> None:
+    lines = [
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})",
+        "from mitocore.learn.team import leading",
+        "from test_team import arrives",
+        "with leading(2, arrives) as (leader, _):",
+        "    leader.meet()",
+        "print('met')",
+    ]
+    script = tmp_path / "script.py"
+    script.write_text("\n".join(lines))
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=True)
+    assert ended.stdout.split() == ["met"]
 
 
 @pytest.mark.slow

@@ -49,6 +49,22 @@ def test_ignored_voxels_do_not_count(planned: Planned, tables: dict[str, Any], t
     assert validation(plan).scores(Oracle())["foreground.dice"] == 1
 
 
+def test_validation_reads_nothing_beyond_its_part(planned: Planned, tmp_path: Path) -> None:
+    def loss() -> float:
+        objective = [{"head": "foreground", "target": "near", "loss": "bce"}]  # reads labels one voxel further
+        model = {"model": "tinynet", "context": 2, "dropout": 0.0}  # and the network two sections
+        plan = planned({"crop": [8, 16, 16]}, model=model, objective=objective, normalizer="dtype_range")
+        torch.manual_seed(0)
+        return validation(plan).scores(plan.model.build())["loss"]
+
+    before = loss()
+    for name in ("raw.npy", "truth.npy"):
+        array = np.load(tmp_path / name)
+        array[:16] = array[:16].max() - array[:16]
+        np.save(tmp_path / name, array)
+    assert loss() == before
+
+
 def test_the_loss_of_a_slab_is_that_of_the_logits(planned: Planned) -> None:
     objective = [{"head": "foreground", "target": "foreground", "loss": "bce"}]
     plan = planned({"crop": [8, 32, 32]}, model={"model": "tinynet", "dropout": 0.0}, objective=objective)

@@ -32,14 +32,15 @@ class Balanced(Subsampled, Chosen):
     def index(self, volumes: Sequence[LabelledVolume], shape: Shape) -> SamplerIndex:
         arrays = self.grid(volumes, shape)
         counts = self._foreground(volumes, arrays, shape)
-        weights = self.patch_weights(volumes, arrays)
         positive = counts >= self.minimum
         if not positive.any():
             raise few_voxels(counts, self.minimum, self.label)
+        chances = np.zeros(len(counts))
         for those, share in ((positive, self.positive), (~positive, 1 - self.positive)):
             if those.any():
-                weights[those] *= share / weights[those].sum()
-        return indexed(volumes, arrays, weights)
+                weights = self.patch_weights(volumes, {**arrays, "patches": arrays["patches"][those]})
+                chances[those] = share * weights / weights.sum()
+        return indexed(volumes, arrays, chances)
 
     def _foreground(
         self, volumes: Sequence[LabelledVolume], arrays: Mapping[str, NDArray[np.int64]], shape: Shape
