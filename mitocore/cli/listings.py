@@ -197,6 +197,7 @@ def weights_info(text: str, as_json: bool) -> None:
         ("normalizer", toml_value(header.normalizer)),
         *(("then", toml_value(step)) for step in header.pipeline),
         *(("threshold", f"{head} {value:g}") for head, value in header.thresholds.items()),
+        *(("temperature", f"{head} {value:g}") for head, value in header.temperature.items()),
         *(("score", f"{name} {value:.4f}") for name, value in header.scores.items()),
         *(("made by", f"{name} {value}") for name, value in header.versions.items()),
         *((name, str(value)) for name, value in header.provenance.items()),

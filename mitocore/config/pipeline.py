@@ -380,8 +380,8 @@ def member(
         "voxel size": header.voxel_size != other.voxel_size,
     }
     if any(differs.values()):
-        what = " and ".join(name for name, found in differs.items() if found)
-        problem = f"{path.name!r} has another {what} than the first weights of the ensemble"
+        what = ", ".join(name for name, found in differs.items() if found)
+        problem = f"{str(path)!r} and the first weights of the ensemble differ in {what}"
         raise ConfigError(problem, where=where, hint="an ensemble needs weights that were trained alike")
     return Member(component, path, other)
 

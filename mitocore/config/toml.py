@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -329,9 +329,15 @@ def _place(found: ErrorDetails, data: Any) -> tuple[Key, ...]:
 def _fields(model: type[BaseModel], place: tuple[Key, ...]) -> list[str]:
     inner: Any = model
     for key in place:
+        if isinstance(key, int):  # one of several
+            inner = next((kind for kind in get_args(inner) if hasattr(kind, "model_fields")), None)
+            continue
         field_info = getattr(inner, "model_fields", {}).get(key)
         inner = field_info.annotation if field_info else None
-    return list(getattr(inner, "model_fields", {}))
+    several = [
+        kind for kind in get_args(inner) if hasattr(kind, "model_fields")
+    ]  # a table or nothing, or one of several
+    return list(getattr(several[0] if len(several) == 1 else inner, "model_fields", {}))
 
 
 def _short(value: Any) -> str:

@@ -155,7 +155,10 @@ def _compare(plan: TrainingPlan, *, resume: bool) -> None:
             problem = f"the files of {place} were replaced or changed since the training to be resumed began"
             raise ConfigError(problem, where=str(record), hint="restore them, or train in another folder")
         problem = f"{key} is {_at(now, key)!r}, but the training to be resumed has {_at(before, key)!r}"
-        raise ConfigError(problem, where=str(record), hint="restore it, or train in another folder")
+        hint = "restore it, or train in another folder"
+        if key in ("train.steps", "train.optimizer.lr"):
+            hint += f'; [model] weights = "{plan.folder / LAST}" goes on from where this ends'
+        raise ConfigError(problem, where=str(record), hint=hint)
 
 
 def _keys(value: Any, prefix: str = "") -> set[str]:
@@ -230,6 +233,8 @@ def _begun(plan: TrainingPlan, *, resume: bool) -> Path | None:
     resumed = resume and checkpoint.exists()
     if resumed:
         _check_checkpoint(checkpoint, plan)
+    elif resume:
+        log.warning("there is no training to resume in %r: it begins", str(plan.folder))
     write_json(plan.folder / RECORD, plan.tables)
     write_split(plan.folder, plan.volumes)
     return checkpoint if resumed else None

@@ -11,6 +11,8 @@ from mitocore.errors import DataError
 from mitocore.interfaces import Model
 from mitocore.learn.checkpoint import State, load_weights, unpickled, variants
 
+_LEAST = 0.05  # share of a network's numbers; less is a name that two networks have by chance
+
 
 @dataclass(frozen=True)
 class Report:
@@ -44,7 +46,7 @@ def take_initial(network: nn.Module, model: Model, path: Path) -> Report:
     Raises
     ------
     DataError
-        If the file cannot be read, holds more than tensors, or no parameter of the network is in it.
+        If the file cannot be read, holds more than tensors, or next to nothing of the network is in it.
     """
     found: State = load_weights(path) if path.suffix == ".safetensors" else unpickled(path)
     wanted = network.state_dict()
@@ -56,6 +58,10 @@ def take_initial(network: nn.Module, model: Model, path: Path) -> Report:
         problem = f"no tensor of {str(path)!r} has the name and shape of one of the network"
         hint = f"it holds {_few(list(best))}; the network has {_few(parameters)}"
         raise DataError(problem, where="[model] initial", hint=hint)
+    share = sum(wanted[name].numel() for name in taken) / sum(tensor.numel() for tensor in wanted.values())
+    if share < _LEAST:
+        problem = f"only {len(taken)} of the {len(wanted)} tensors of the network are in {str(path)!r}: {share:.1%}"
+        raise DataError(problem, where="[model] initial", hint=f"is it of another network? it holds {_few(list(best))}")
     with torch.no_grad():
         for name in taken:
             wanted[name].copy_(best[name])

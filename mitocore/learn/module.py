@@ -168,7 +168,8 @@ class Learner(LightningModule):  # type: ignore[misc] # lightning is not typed
 
 def _diverged(what: str, where: str = "") -> RunError:
     """The error about numbers that are no longer finite; nothing is saved after it."""
-    hint = "look at these voxels; train again with a lower learning rate, or with clip = 1.0 in [train]"
+    look = "look at these voxels; " if where else ""
+    hint = f"{look}train again with a lower learning rate, or with clip = 1.0 in [train]"
     return RunError(what, where=where, hint=hint)
 
 

@@ -153,6 +153,9 @@ class _Planning:
         }
         where, hint = self.document.where("volume", 0), 'split = { validation = "z:0.85-1.0" }'
         empty = [part for part, found in boxes.items() if not found]
+        gap = self.config.volume[0].split.gap
+        if "training" in empty and gap not in ("auto", 0):
+            hint = f"smaller parts for validation and test, or a smaller gap around them; it is {gap!r}"
         findings += [ConfigError(f"no volume has a part for {part}", where=where, hint=hint) for part in empty]
         self.tables["volume"] = [volume.table for volume in self.volumes]
 

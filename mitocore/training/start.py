@@ -101,6 +101,9 @@ def started(value: ComponentTable, build: Build, document: Document) -> Start:
         error.where = error.where or where
         raise
     _, named = build("model", {"model": header.component, **header.options}, "model")
+    if str(table.get("model", header.component)).rpartition("/")[2] != header.component.rpartition("/")[2]:
+        problem = f"{str(path)!r} holds weights of {header.component!r}, not of {table['model']!r}"
+        raise ConfigError(problem, where=where, hint="leave `model` out, or start without weights")
     stated = {"model": header.component, **header.options, **table}
     model, found = build("model", stated, "model")
     if found["model"] != named["model"]:

@@ -79,7 +79,7 @@ def test_the_values_of_an_ensemble_are_the_mean_or_an_extreme_of_its_networks(pl
 
 def test_networks_that_were_not_trained_alike_are_no_ensemble(planned, trained):
     files = [str(trained()), str(trained(normalizer={"normalizer": "builtin/zscore"}))]
-    with pytest.raises(ConfigError, match="another normaliser"):
+    with pytest.raises(ConfigError, match="differ in normaliser"):
         planned(files)
     with pytest.raises(ConfigError, match="twice"):
         planned([files[0], files[0]])

@@ -109,6 +109,14 @@ def test_what_does_not_fit_is_reported_and_left_as_it_was_built(planned: Planned
     assert "net.0.weight" in report["matched"]
 
 
+def test_a_file_that_shares_one_name_by_chance_is_refused(planned: Planned, ours: Path, tmp_path: Path) -> None:
+    path = tmp_path / "other.pth"
+    state = load_weights(ours)
+    torch.save({"net.4.bias": state["net.4.bias"], "down.weight": torch.zeros(3)}, path)
+    with pytest.raises(DataError, match="only 1 of the"):
+        fit(planned(model={"model": "tinynet", "initial": str(path)}))
+
+
 def test_a_file_of_which_nothing_fits_is_refused(planned: Planned, tmp_path: Path) -> None:
     path = tmp_path / "other.pth"
     torch.save({"down.weight": torch.zeros(3), "net.1.num_batches_tracked": torch.tensor(5)}, path)

@@ -93,6 +93,8 @@ def test_an_unknown_key_is_quoted_with_its_line(tmp_path: Path, registry: Regist
         ({"split": {"validation": "z:3-24"}}, ConfigError, "a crop of", "crop = [3, 16, 16]"),
         ({"split": {}}, ConfigError, "no volume has a part for validation", "split"),
         ({"split": {"validation": "all"}}, ConfigError, "no volume has a part for training", "split"),
+        ({"split": {"validation": "z:16-24", "gap": 16}}, ConfigError, "no volume has a part for training", "it is 16"),
+        ({"split": {"validate": "z:16-24"}}, ConfigError, "has no option 'volume.0.split.validate'", "'validation'"),
     ],
 )
 def test_volumes_that_do_not_fit_are_refused(
