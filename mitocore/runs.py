@@ -239,6 +239,8 @@ class PlannedRun:
                 return self._in(folder, workspace, volume, policy)
 
     def _in(self, folder: _Folder, workspace: Workspace, volume: Volume, policy: Policy) -> Result:
+        for note in self.plan.notes:
+            log.warning(note)
         old = run_folder.read_plan(folder.path, policy)
         run_folder.refuse_existing(self.plan, old)
         if policy == "fresh":

@@ -113,7 +113,8 @@ class Validation:
         seen: Seen | None,
     ) -> dict[str, float]:
         losses = np.zeros((len(self.objectives), 2))
-        scored = Scored(self.truths[self.plan.metric[0]].heads[0], self.plan.metric[1]) if self.plan.metric else None
+        metrics = {**dict([self.plan.metric] if self.plan.metric else []), **self.plan.others}
+        scored = {name: Scored(self.truths[name].heads[0], metric) for name, metric in metrics.items()}
         done, total = 0, sum(region.voxels for _, region in self.volumes)
         for place, (prepared, region) in enumerate(self.volumes):
             whole = Roi.whole(region.shape)
@@ -130,16 +131,16 @@ class Validation:
                             sums[objective.name].add(values, target, weight[0] > 0)
                         if seen:
                             seen(place, slab.roi, objective, values, target, weight)
-                        if scored and scored.head.name == objective.name:
+                        if objective.name in scored:
                             truth = np.where(weight > 0, target, np.float32(np.nan))  # NaN: left out of the score
-                            scored.add(values, truth, slab.roi, whole, volume.voxel_size)
+                            scored[objective.name].add(values, truth, slab.roi, whole, volume.voxel_size)
                     done += slab.roi.voxels
                     told(done, total)
                     if stopping():
                         raise Interrupted
         means = losses[:, 0] / np.maximum(losses[:, 1], 1)
         loss = float(sum(o.weight * m for o, m in zip(self.objectives, means, strict=True)))
-        return {"loss": loss, **(scored.scores() if scored else {})}
+        return {"loss": loss} | {name: value for one in scored.values() for name, value in one.scores().items()}
 
     def _slabs(self, network: nn.Module, volume: OpenVolume, region: Roi) -> Generator[Slab]:
         def read(roi: Roi) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,8 @@ class TrainingPlan:
     folder: Path
     metric: tuple[str, Metric] | None = None
     """Head and metric that say what best means; None: the validation loss."""
+    others: Mapping[str, Metric] = field(default_factory=dict)
+    """What the other heads are scored with, for people to see."""
     start: Path | None = None
     """Weights to start from."""
     initial: Path | None = None

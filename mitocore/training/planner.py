@@ -19,7 +19,7 @@ from mitocore.config.volumes import PlannedVolume, Unlabelled, opened
 from mitocore.errors import ConfigError, DataError, MitocoreError, WiringError, together
 from mitocore.interfaces import Metric, Normalizer
 from mitocore.registry import Registry
-from mitocore.specs import Head
+from mitocore.specs import Head, Kind
 from mitocore.training import objectives, parts, start
 from mitocore.training.plan import PlannedObjective, Table, TrainingPlan
 from mitocore.training.window import checked_crop, trained_window
@@ -204,6 +204,7 @@ class _Planning:
             train=train,
             folder=folder,
             metric=self.metric,
+            others=self._others(),
             start=self.start.weights,
             initial=self.start.initial,
             description=self.config.description,
@@ -248,3 +249,15 @@ class _Planning:
             problem = f"keep_best = {stated!r}, but no objective compares head {name!r} alone with a target"
             raise WiringError(problem, hint='keep_best = "loss"')
         return name, metric
+
+    def _others(self) -> dict[str, Metric]:
+        """Dice of what is or is not there, the mean absolute error of numbers: for heads that keep_best leaves out."""
+        found: dict[str, Metric] = {}
+        for objective in self.objectives:
+            if objective.target and len(objective.heads) == 1 and not objective.heads[0].auxiliary:
+                chances = objective.heads[0].kind in (Kind.PROBABILITY, Kind.AFFINITY)
+                binary = chances and objective.heads[0].activation != "none"
+                metric, _ = build("metric", "builtin/dice" if binary else "builtin/mae", self.registry)
+                if isinstance(metric, Metric) and objective.heads[0].kind in (metric.compares, *metric.also):
+                    found[objective.name] = metric
+        return {name: metric for name, metric in found.items() if not self.metric or name != self.metric[0]}
