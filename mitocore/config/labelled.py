@@ -8,6 +8,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     WithJsonSchema,
     field_validator,
     model_validator,
@@ -53,8 +54,8 @@ class LabelTable(Table):
 
     model_config = ConfigDict(extra="allow")
 
-    path: str
-    """`PATH[::KEY]`; `{path}` and `{stem}` as in `labels`."""
+    path: str = ""
+    """`PATH[::KEY]`; `{path}` and `{stem}` as in `labels`. Left out: a reader that needs none is named."""
     reader: str | None = None
     """Left out, the suffix of the path tells."""
     kind: Literal["instances", "semantic"] | None = None
@@ -82,11 +83,11 @@ class VolumeTable(Table):
 
     model_config = ConfigDict(extra="allow")
 
+    reader: str | None = None
+    """Reader of the image; left out, the suffix of the path tells."""
     path: str | Annotated[tuple[str, ...], Field(min_length=1)]
     """The image, `PATH[::KEY]`; or several: a list, a pattern such as `"data/*.zarr::volumes/raw"`, or a folder of
     volumes."""
-    reader: str | None = None
-    """Reader of the image; left out, the suffix of the path tells."""
     labels: str | dict[str, str | LabelTable]
     """Object labels, `PATH[::KEY]`; or several arrays by name, `{ instances = …, semantic = … }`. `{path}` stands for
     the file of the image, without key, and `{stem}` for its name without folder and suffix."""
@@ -139,8 +140,8 @@ class VolumeTable(Table):
 
     @field_validator("path", mode="before")
     @classmethod
-    def _not_empty(cls, path: Any) -> Any:
-        if path in ("", []):
+    def _not_empty(cls, path: Any, info: ValidationInfo) -> Any:
+        if path == [] or (path == "" and not info.data.get("reader")):  # a named reader may need none
             raise ValueError('this names no volume; write "raw.tif", ["a.tif", "b.tif"] or "data/*.zarr::volumes/raw"')
         return path
 

@@ -152,7 +152,9 @@ def _path_of(place: ComponentTable | None) -> str:
 
 def _absolute(place: str, base: Path) -> str:
     path, colons, key = place.partition("::")
-    return place if "://" in path else resolved(path, base.absolute()) + colons + key
+    if not path or "://" in path:  # "": a reader that reads no file
+        return place
+    return resolved(path, base.absolute()) + colons + key
 
 
 def _place(
