@@ -96,10 +96,10 @@ def read_npy(path: Path, *, mapped: bool = False) -> NDArray[Any]:
     """
     with _whole(path):
         if mapped:
-            with _ONE_HEADER:
+            with ONE_HEADER:
                 return np.lib.format.open_memmap(path, mode="r")
         with path.open("rb") as file:
-            with _ONE_HEADER:
+            with ONE_HEADER:
                 version = np.lib.format.read_magic(file)
                 header = (
                     np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -111,7 +111,7 @@ def read_npy(path: Path, *, mapped: bool = False) -> NDArray[Any]:
             return values.reshape(shape, order="F" if by_column else "C")
 
 
-_ONE_HEADER = threading.Lock()
+ONE_HEADER = threading.Lock()
 """Held while numpy parses a header: in Python 3.11, `ast` fails now and then in several threads at the same time."""
 
 

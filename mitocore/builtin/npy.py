@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mitocore.durable import ONE_HEADER
 from mitocore.errors import DataError, ResourceError
 from mitocore.geometry import Roi, VoxelSize, as_shape
 from mitocore.interfaces import Progress, Reader, Volume, WritableVolume, Writer
@@ -88,7 +89,8 @@ def _mapped(path: Path, mode: Literal["r", "r+"]) -> NDArray[Any]:
     """The array (c, z, y, x), of which nothing but the header was read."""
     hint = "save it with numpy.save, as (z, y, x) or (c, z, y, x) numbers"
     try:
-        array = np.lib.format.open_memmap(path, mode)
+        with ONE_HEADER:
+            array = np.lib.format.open_memmap(path, mode)
     except FileNotFoundError as error:
         raise DataError(f"'{path}' does not exist", hint="check the path") from error
     except OSError as error:
