@@ -32,6 +32,7 @@ from mitocore.builtin.normalizers import DtypeRange, MinMax, ZScore
 from mitocore.builtin.npy import NpyReader, NpyWriter
 from mitocore.builtin.samplers.uniform import Uniform
 from mitocore.builtin.targets.foreground import Foreground
+from mitocore.durable import ONE_HEADER
 from mitocore.interfaces import Block, Crop, Normalizer, WritableVolume
 from mitocore.testing.minimal import Components, Threshold, Widen
 
@@ -343,7 +344,12 @@ class LoadsAll(NpyReader):
 
     def open(self):
         volume = super().open()
-        volume.read = lambda roi: np.load(self.path).reshape((1, *volume.spec.shape))[(..., *roi.slices)].copy()
+
+        def read(roi):
+            with ONE_HEADER:  # what is wrong here is not what ast of Python 3.11 does to threads
+                return np.load(self.path).reshape((1, *volume.spec.shape))[(..., *roi.slices)].copy()
+
+        volume.read = read
         return volume
 
 
