@@ -13,7 +13,7 @@ from mitocore.errors import DataError
 from mitocore.geometry import Shape, as_shape
 from mitocore.interfaces import Crop, LabelledVolume, SamplerIndex
 
-MOST = 1 << 22
+MOST = 1 << 21
 """Patches that an index holds for all volumes together, and cells of a region that are counted at a time."""
 Natural = Annotated[int, Field(ge=1)]
 
