@@ -54,14 +54,19 @@ class LabelTable(Table):
 
     model_config = ConfigDict(extra="allow")
 
-    path: str = ""
-    """`PATH[::KEY]`; `{path}` and `{stem}` as in `labels`. Left out: a reader that needs none is named."""
+    path: str
+    """`PATH[::KEY]`; `{path}` and `{stem}` as in `labels`. A named reader may need none."""
     reader: str | None = None
     """Left out, the suffix of the path tells."""
     kind: Literal["instances", "semantic"] | None = None
     """Ids of objects, or of classes; left out: classes in the array called `semantic`, objects in every other."""
     label_values: LabelValues | None = None
     """Instead of that of the volume."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_file(cls, data: Any) -> Any:
+        return {"path": "", **data} if isinstance(data, dict) and data.get("reader") else data
 
 
 class Split(Table):
