@@ -7,24 +7,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from prepared_crops import crops_of
 
-from mitocore.blockwise import passes
 from mitocore.builtin.augments.flips import FlipRotate
 from mitocore.builtin.augments.sections import Misalignment, MissingSection
 from mitocore.builtin.augments.warps import Elastic, Rescale, Rotate
 from mitocore.builtin.targets.affinities import Affinity
 from mitocore.geometry import Shape, VoxelSize
 from mitocore.interfaces import Augment
-from mitocore.learn.data import Crops, Prepared, build_index
 from mitocore.training import TrainingPlan
-
-
-def crops_of(plan: TrainingPlan) -> Crops:
-    prepared = []
-    for volume in plan.volumes:
-        with volume.image.open() as image:
-            prepared.append(Prepared(volume, plan.normalizer, passes.fit(plan.normalizer, image)))
-    return Crops(plan, prepared, build_index(plan, prepared))
 
 
 @pytest.fixture

@@ -5,29 +5,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prepared_crops import crops_of, drawn
 
 from mitocore.blockwise import passes
 from mitocore.blockwise.arrays import Normalised, Opened
 from mitocore.errors import ConfigError, ContractError, DataError
 from mitocore.geometry import Roi
-from mitocore.learn.data import Crops, Prepared, build_index
 from mitocore.registry import Registry
 from mitocore.training import TrainingPlan
 
 Planned = Callable[..., TrainingPlan]
-
-
-def crops_of(plan: TrainingPlan) -> Crops:
-    volumes = []
-    for volume in plan.volumes:
-        with volume.image.open() as image:
-            volumes.append(Prepared(volume, plan.normalizer, passes.fit(plan.normalizer, image)))
-    return Crops(plan, volumes, build_index(plan, volumes))
-
-
-def drawn(crops: Crops, number: int) -> Roi:
-    plan = crops.plan
-    return plan.sampler.draw(crops.index, plan.crop, number, np.random.default_rng([plan.seed, number])).roi
 
 
 def equal(a: dict[str, Any], b: dict[str, Any]) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prepared_crops import crops_of, drawn
 
 from mitocore import Head
 from mitocore.blockwise import passes
@@ -14,24 +15,11 @@ from mitocore.builtin.targets.semantic import Semantic
 from mitocore.config.labelled import VolumeTable
 from mitocore.errors import ConfigError, DataError, MitocoreError, WiringError
 from mitocore.geometry import Roi
-from mitocore.learn.data import Crops, Prepared, build_index
+from mitocore.learn.data import Crops, Prepared
 from mitocore.registry import Registry
 from mitocore.training import PlannedObjective, TrainingPlan, objectives
 
 Planned = Callable[..., TrainingPlan]
-
-
-def crops_of(plan: TrainingPlan) -> Crops:
-    volumes = []
-    for volume in plan.volumes:
-        with volume.image.open() as image:
-            volumes.append(Prepared(volume, plan.normalizer, passes.fit(plan.normalizer, image)))
-    return Crops(plan, volumes, build_index(plan, volumes))
-
-
-def drawn(crops: Crops, number: int) -> Roi:
-    plan = crops.plan
-    return plan.sampler.draw(crops.index, plan.crop, number, np.random.default_rng([plan.seed, number])).roi
 
 
 @pytest.fixture

@@ -8,22 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from prepared_crops import crops_of
 
-from mitocore.blockwise import passes
 from mitocore.geometry import Roi
-from mitocore.learn.data import Crops, Prepared, build_index
 from mitocore.learn.loading import TrainingData
 from mitocore.training import TrainingPlan
 
 Planned = Callable[..., TrainingPlan]
-
-
-def crops_of(plan: TrainingPlan) -> Crops:
-    volumes = []
-    for volume in plan.volumes:
-        with volume.image.open() as image:
-            volumes.append(Prepared(volume, plan.normalizer, passes.fit(plan.normalizer, image)))
-    return Crops(plan, volumes, build_index(plan, volumes))
 
 
 def batches(plan: TrainingPlan) -> list[Any]:

@@ -10,9 +10,7 @@ from mitocore import DESCRIPTORS, Head, Kind, Model, Shape
 if TYPE_CHECKING:
     from torch import nn
 
-Name = Literal[
-    "foreground", "boundary", "affinity", "distance", "semantic", "center", "offset", "flow", "descriptors", "bins"
-]
+Name = Literal["foreground", "boundary", "affinity", "distance", "semantic", "center", "offset", "descriptors", "bins"]
 Preset = Literal["a", "ac", "bc", "bcd"]
 _PRESETS: dict[str, tuple[Name, ...]] = {
     "a": ("affinity",),
@@ -38,7 +36,7 @@ class HeadedModel(Model):
     bins: PositiveInt = 11
     """Of the head "bins": number of classes."""
     flat: bool = False
-    """Whether "offset" and "flow" lie within the plane (y, x), as for targets of single slices."""
+    """Whether "offset" lies within the plane (y, x), as for targets of single slices."""
 
     norm: Literal["batch", "instance", "group"] = "batch"
     """Normalisation of features. Only "batch" lets a voxel depend on its surroundings alone, not on the window."""
@@ -64,7 +62,7 @@ class HeadedModel(Model):
             return Head(name, tuple(f"bin_{number}" for number in range(self.bins)), "softmax")
         if name == "center":
             return Head(name, (name,), "none")
-        if name in ("offset", "flow"):
+        if name == "offset":
             return Head(name, axes, "none", Kind.OFFSET)
         if name == "descriptors":
             return Head(name, DESCRIPTORS, "sigmoid", Kind.DESCRIPTOR)
