@@ -42,10 +42,12 @@ if TYPE_CHECKING:
     from mitocore.interfaces import Metric as Metric
     from mitocore.interfaces import Model as Model
     from mitocore.interfaces import Normalizer as Normalizer
+    from mitocore.interfaces import ObjectMetric as ObjectMetric
     from mitocore.interfaces import ObjectwisePostProcessor as ObjectwisePostProcessor
     from mitocore.interfaces import Reader as Reader
     from mitocore.interfaces import Sampler as Sampler
     from mitocore.interfaces import SamplerIndex as SamplerIndex
+    from mitocore.interfaces import Seen as Seen
     from mitocore.interfaces import Stats as Stats
     from mitocore.interfaces import StitchedPostProcessor as StitchedPostProcessor
     from mitocore.interfaces import Target as Target
@@ -91,8 +93,8 @@ _HOME = {
     "mitocore.header": "WeightsHeader",
     "mitocore.interfaces": (
         "Augment Block Crop LabelledVolume Labels LocalPostProcessor Loss Metric Model Normalizer "
-        "ObjectwisePostProcessor Reader Sampler SamplerIndex Stats StitchedPostProcessor Target Volume "
-        "WholePostProcessor WritableVolume Writer"
+        "ObjectMetric ObjectwisePostProcessor Reader Sampler SamplerIndex Seen Stats StitchedPostProcessor Target "
+        "Volume WholePostProcessor WritableVolume Writer"
     ),
     "mitocore.pipeline": "Plan",
     "mitocore.recommended": "segment",

@@ -86,6 +86,7 @@ def networks(plan: Plan) -> dict[str, dict[str, Any]]:
                 "temperature": step.config.header.temperature,
                 "tta": step.config.predict.tta,
                 "reduce": step.config.predict.reduce,
+                "blending": step.config.predict.blending,
                 "ensemble": [[weights.sha256(m.weights), code_of(m.component)] for m in step.config.ensemble],
                 "normalizer": f"{type(step.normalizer).__name__} {step.normalizer.model_dump(mode='json')}",
             }
@@ -114,7 +115,7 @@ def of_results(
 def of_provisional_ids(step: PlannedStep, digests: Mapping[str, str], block: Shape) -> str:
     """Digest of what provisional ids depend on: all but the options that only later passes read."""
     component = step.component
-    late = component.late if isinstance(component, StitchedPostProcessor | ObjectwisePostProcessor) else ()
+    late = component.read_late() if isinstance(component, StitchedPostProcessor | ObjectwisePostProcessor) else ()
     options = component.model_dump(mode="json", exclude={*late, *component.marked(File)})
     place = [repr(step.region), block, files_of(component)]
     return short([mitocore.__version__, type(component).__qualname__, options, *_wired(step, digests), place])

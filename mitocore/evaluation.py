@@ -1,20 +1,34 @@
 """Scores of a prediction against the truth, block by block."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from mitocore.blockwise.arrays import Opened
+import numpy as np
+from numpy.typing import NDArray
+
+from mitocore.blockwise.arrays import Opened, Source, label_ids
 from mitocore.blockwise.grid import BlockGrid
+from mitocore.blockwise.probabilities import Probabilities
+from mitocore.confidence import Painted
 from mitocore.config.components import build
 from mitocore.config.toml import near
 from mitocore.errors import ConfigError, DataError, WiringError
 from mitocore.geometry import Roi, Shape, VoxelSize, as_shape, stated_region
-from mitocore.interfaces import Block, Metric, Volume
+from mitocore.interfaces import Block, Metric, ObjectMetric, Volume
+from mitocore.interfaces.metric import finished
 from mitocore.registry import Registry
-from mitocore.specs import Kind
+from mitocore.specs import UNIT, Kind
+
+log = logging.getLogger(__name__)
 
 BLOCK = (64, 512, 512)
+Progress = Callable[[str, int, int], None]
+
+
+def quiet(_label: str, _done: int, _total: int) -> None:
+    """Tells nobody how far it is."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,8 @@ class Compared:
     region: Roi
     ignore: tuple[int, ...] = ()
     """Values of the truth that are left out, beside those that always mean "ignore"."""
+    scores: Source | None = None
+    """How sure the prediction is of each voxel."""
 
     @property
     def voxel_size(self) -> VoxelSize | None:
@@ -42,6 +58,7 @@ def compared(
     kind: Kind | None = None,
     roi: str | None = None,
     ignore: Sequence[int] = (),
+    scores: Volume | Mapping[int, float] | None = None,
 ) -> Compared:
     """Check that two volumes can be compared.
 
@@ -71,7 +88,24 @@ def compared(
             hint="name the array of labels, as in em.zarr::labels",
         )
     kind = kind or _kind(predicted)
-    return Compared(predicted, truth, kind, stated_region(roi, truth.spec.shape), tuple(ignore))
+    predicted.spec.array(kind)  # refused if its dtype cannot hold this kind
+    region = stated_region(roi, truth.spec.shape)
+    return Compared(predicted, truth, kind, region, tuple(ignore), _sure(scores, predicted))
+
+
+def _sure(scores: Volume | Mapping[int, float] | None, predicted: Volume) -> Source | None:
+    if scores is None:
+        return None
+    if isinstance(scores, Mapping):
+        return Painted.of(predicted, scores)
+    if scores.spec.shape != predicted.spec.shape or len(scores.spec.channels) != 1:
+        found = f"{len(scores.spec.channels)} channels of {scores.spec.shape}"
+        raise DataError(
+            f"the scores have {found} voxels (z, y, x), the prediction one of {predicted.spec.shape}",
+            where="--scores",
+            hint="name one channel of the probabilities that the objects were made of, as in net.zarr::foreground",
+        )
+    return Opened(scores, Kind.PROBABILITY)
 
 
 def _kind(volume: Volume) -> Kind:
@@ -86,7 +120,10 @@ def _kind(volume: Volume) -> Kind:
 def metrics_of(
     names: Sequence[str], kind: Kind, registry: Registry, options: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Metric]:
-    """The metrics asked for by name, with their options; none asked for: all that fit what the prediction holds.
+    """The metrics asked for by name, with their options.
+
+    None asked for: all that fit what the prediction holds, but of those that look at every object only the ones that
+    options are given for.
 
     Raises
     ------
@@ -100,7 +137,10 @@ def metrics_of(
         raise ConfigError(f"there are options of {name!r}, which is not computed", hint=near(name, wanted))
     built = [(name, build("metric", {"metric": name, **options.get(name, {})}, registry)[0]) for name in wanted]
     metrics = {name: metric for name, metric in built if isinstance(metric, Metric)}
-    return metrics if names else fitting(metrics, kind)
+    if names:
+        return metrics
+    quick = {name: one for name, one in metrics.items() if name in options or not isinstance(one, ObjectMetric)}
+    return fitting(quick, kind)
 
 
 def fitting(metrics: Mapping[str, Metric], kind: Kind) -> dict[str, Metric]:
@@ -118,14 +158,13 @@ def evaluate(
     metrics: Mapping[str, Metric],
     *,
     block: Shape = BLOCK,
-    progress: Callable[[str, int, int], None] = lambda _label, _done, _total: None,
+    progress: Progress = quiet,
 ) -> dict[str, dict[str, float]]:
     """Scores by metric: parts of blocks are added up, so memory does not grow with the volume.
 
     A prediction of instances, classes or a mask is scored by voxel metrics as its foreground. Raises as `summed` does.
     """
-    partials = summed(pair, metrics, block=block, progress=progress)
-    return {name: metric.total(partials[name]) for name, metric in metrics.items()}
+    return totals(pair, metrics, summed(pair, metrics, block=block, progress=progress), progress=progress)
 
 
 def summed(
@@ -133,44 +172,114 @@ def summed(
     metrics: Mapping[str, Metric],
     *,
     block: Shape = BLOCK,
-    progress: Callable[[str, int, int], None] = lambda _label, _done, _total: None,
+    progress: Progress = quiet,
 ) -> dict[str, Any]:
     """By metric, the sum of its parts over all blocks.
 
     Raises
     ------
     WiringError
-        If a metric compares another kind of array.
+        If a metric compares another kind of array, or there are scores that no metric looks at.
     """
     for name, metric in metrics.items():
         if not _accepts(metric, pair.kind):
             raise WiringError(
                 f"metric {name!r} compares {metric.compares}, the prediction holds {pair.kind}",
-                hint="choose another metric, or state the true kind with --kind",
+                hint=f"--kind {metric.compares}, if that is what it holds; else choose another metric",
             )
+    if pair.scores and not any(metric.takes_scores for metric in metrics.values()):
+        problem = "none of the metrics that are computed looks at scores"
+        raise WiringError(problem, where="--scores", hint="--metric average_precision")
     shape = as_shape(min(b, n) for b, n in zip(block, pair.region.shape, strict=True))
     grid = BlockGrid(pair.region, shape)
-    partials: dict[str, Any] = {}
-    voxel_size = pair.voxel_size
+    metrics = {name: _ready(metric, pair) for name, metric in metrics.items()}
+    sums: dict[Hashable, Any] = {}
     progress("evaluate", 0, len(grid))
     for number in range(len(grid)):
-        write = grid.box(number)
+        look, done = _Look(pair, grid.box(number)), set[Hashable]()
         for name, metric in metrics.items():
-            read = write.grow(metric.halo(voxel_size)).clip(pair.region)
-            arrays = {"predicted": _read(pair, metric, read), "truth": _truth(pair, metric, read)}
-            part = metric.partial(Block(write, read, arrays, pair.region, voxel_size))
-            partials[name] = partials[name] + part if name in partials else part
+            key = _key(name, metric)
+            if key not in done:
+                done.add(key)
+                part = metric.partial(look.at(metric))
+                sums[key] = sums[key] + part if key in sums else part
         progress("evaluate", number + 1, len(grid))
-    return partials
+    return {name: sums[_key(name, metric)] for name, metric in metrics.items()}
 
 
-def _read(pair: Compared, metric: Metric, roi: Roi) -> Any:
-    values = Opened(pair.predicted, pair.kind).read(roi)
-    if pair.kind is metric.compares:
-        return values
-    return (values > 0).astype("f4") if pair.kind is not Kind.PROBABILITY else values
+def totals(
+    pair: Compared, metrics: Mapping[str, Metric], sums: Mapping[str, Any], *, progress: Progress = quiet
+) -> dict[str, dict[str, float]]:
+    """Scores by metric, from what `summed` gave. Metrics that need whole objects read these one at a time."""
+    found = {}
+    for name, stated in metrics.items():
+        metric, seen = _ready(stated, pair), 0
+        number = len(metric.objects(sums[name])) if isinstance(metric, ObjectMetric) else 0
+
+        def look(box: Roi, metric: Metric = metric, name: str = name, number: int = number) -> Block:
+            nonlocal seen
+            seen += 1
+            progress(f"{name}, object by object", seen, number)
+            return _Look(pair, box).at(metric)
+
+        found[name] = finished(metric, sums[name], look)
+        for remark in metric.remarks(found[name]):
+            log.warning("%s: %s", name, remark)
+    return found
 
 
-def _truth(pair: Compared, metric: Metric, roi: Roi) -> Any:
-    kind = metric.compares if metric.compares in (Kind.SEMANTIC, Kind.DISTANCE) else Kind.INSTANCE
-    return Opened(pair.truth, kind, pair.ignore).read(roi)
+def _ready(metric: Metric, pair: Compared) -> Metric:
+    """A metric that knows the size of a voxel and the channels of the prediction."""
+    return metric.in_voxels(pair.voxel_size).for_channels(pair.predicted.spec.channels)
+
+
+def _key(name: str, metric: Metric) -> Hashable:
+    shared = metric.shared()
+    return ("metric", name) if shared is None else ("shared", metric.compares, shared)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A box of what is compared, as metrics see it; what several look at is read once."""
+
+    pair: Compared
+    write: Roi
+    arrays: dict[Hashable, NDArray[Any]] = field(default_factory=dict)
+
+    def at(self, metric: Metric) -> Block:
+        """The box as a block for a metric."""
+        pair, voxel_size = self.pair, self.pair.voxel_size
+        read = self.write.grow(metric.halo(voxel_size)).clip(pair.region)
+        arrays = {"predicted": self._predicted(metric, read), "truth": self._truth(metric, read)}
+        if pair.scores and metric.compares is Kind.INSTANCE:  # also to those that share their parts with one that looks
+            arrays["scores"] = self._once("scores", read, pair.scores.read)
+        return Block(self.write, read, arrays, pair.region, voxel_size)
+
+    def _predicted(self, metric: Metric, roi: Roi) -> NDArray[Any]:
+        kind, narrow = self.pair.kind, metric.narrow_ids or self.pair.kind is not metric.compares
+        values = self._once(("predicted", narrow), roi, lambda box: _read(self.pair.predicted, kind, (), box, narrow))
+        if kind is metric.compares or kind is Kind.PROBABILITY:
+            return values
+        return self._once("foreground", roi, lambda _box: (values > 0).astype(np.float32))
+
+    def _truth(self, metric: Metric, roi: Roi) -> NDArray[Any]:
+        kind = metric.compares if metric.compares in (Kind.SEMANTIC, Kind.DISTANCE) else Kind.INSTANCE
+        narrow, ignore = metric.narrow_ids, self.pair.ignore
+        return self._once(("truth", kind, narrow), roi, lambda box: _read(self.pair.truth, kind, ignore, box, narrow))
+
+    def _once(self, what: Hashable, roi: Roi, read: Callable[[Roi], NDArray[Any]]) -> NDArray[Any]:
+        if (what, roi) not in self.arrays:
+            self.arrays[what, roi] = read(roi)
+        return self.arrays[what, roi]
+
+
+def _read(volume: Volume, kind: Kind, ignore: tuple[int, ...], roi: Roi, narrow: bool) -> NDArray[Any]:
+    """As `Opened` reads; but ids of which none is left out stay as they are if they may be `narrow`: much faster."""
+    if kind in UNIT:
+        return Probabilities(Opened(volume, kind), "the prediction").read(roi)
+    if kind is not Kind.INSTANCE:
+        return Opened(volume, kind, ignore).read(roi)
+    values = volume.read(roi)
+    if values.dtype.kind == "u" and not ignore and values.size and values.max() < np.iinfo(values.dtype).max:
+        return values if narrow else values.astype(np.uint64, copy=False)
+    return label_ids(values, kind, ignore)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from mitocore import digests, lifetimes
@@ -16,6 +17,7 @@ from mitocore.blockwise import passes, scopes
 from mitocore.blockwise.arrays import BlockFiles, Computed, Foreground, Opened, Placed, Selected, Sink, Source, Stored
 from mitocore.blockwise.grid import BlockGrid
 from mitocore.blockwise.objectwise import objectwise
+from mitocore.blockwise.probabilities import Probabilities
 from mitocore.blockwise.workspace import Workspace
 from mitocore.durable import read_json, sync_folder, write_json
 from mitocore.errors import ContractError, MitocoreError, RunError
@@ -33,9 +35,12 @@ from mitocore.interfaces import (
 )
 from mitocore.outputs import Outputs
 from mitocore.pipeline import INPUT, Plan, PlannedStep
-from mitocore.specs import Kind, VolumeSpec
+from mitocore.specs import UNIT, Kind, VolumeSpec
 
 log = logging.getLogger(__name__)
+
+_SAMPLED = 8
+"""Blocks of the input that are looked at, at most, when a step found nothing in it."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +81,17 @@ class Execution:
             if step.normalizer and step.name in self.networks
         }
         self.digests = digests.of_results(self.plan, self.identity, self.spec, self.networks, self.stats)
-        opened = Opened(self.volume, self.kind)
-        self.sources[INPUT] = Foreground(opened) if self.kind in (Kind.SEMANTIC, Kind.INSTANCE) else opened
+        self.sources[INPUT] = self._input()
         self.region = self.plan.region or Roi.whole(self.spec.shape)
         names = [step.name for step in self.plan.steps]
         self.steps = self.plan.steps[: names.index(self.plan.until) + 1 if self.plan.until else None]
         self.handed_over = {saved.name.partition(".")[0] for saved in self.plan.saved}
+
+    def _input(self) -> Source:
+        opened = Opened(self.volume, self.kind)
+        if self.kind in UNIT:
+            return Probabilities(opened, self.plan.config.reader.path if self.plan.config.reader else "the input")
+        return Foreground(opened) if self.kind in (Kind.SEMANTIC, Kind.INSTANCE) else opened
 
     def _statistics(self, normalizer: Normalizer) -> Stats:
         of_normalizer = [normalizer.digest(), digests.code_of(normalizer), digests.files_of(normalizer)]
@@ -285,14 +295,34 @@ class Execution:
         return {"objects": count}
 
     def _circumstances(self, component: PostProcessor) -> str:
-        """What may be why a step found nothing: its options, what the network gave, the size of a voxel."""
+        """What may be why a step found nothing: its options, what it was given, the size of a voxel, its own hint."""
         options = component.model_dump(mode="json", exclude_none=True).items()
         found = self.record.get("steps", {}).values()
         ranges = {head: ends for info in found for head, ends in info.get("range", {}).items()}
         said = [f"{name} = {json.dumps(value)}" for name, value in options]
         said += [f"{head} lies between {low:g} and {high:g}" for head, (low, high) in ranges.items()]
+        hint = component.hint_if_empty()
+        if self.kind in (*UNIT, Kind.DISTANCE):
+            looked, seen = self._looked_at_input()
+            said += [f"{name} lies between {low:g} and {high:g}{looked}" for name, (low, high) in seen.items()]
+            if self.spec.dtype == "uint8" and self.kind in UNIT and max(high for _, high in seen.values()) < 2 / 255:
+                hint = f'uint8 is read as value / 255: are these labels of 0 and 1, kind = "mask"? If not: {hint}'
         said.append(f"voxel size {self.spec.voxel_size or 'unknown'}")
-        return f"{', '.join(said)}: is a threshold too high?"
+        return f"{', '.join(said)}: {hint}"
+
+    def _looked_at_input(self) -> tuple[str, dict[str, tuple[float, float]]]:
+        """Range of each channel of the input, from a few blocks all over it: read anew, as nothing was found in it."""
+        block = as_shape(min(b, n) for b, n in zip(self.plan.config.run.block, self.region.shape, strict=True))
+        grid = BlockGrid(self.region, block)
+        chosen = range(0, len(grid), -(-len(grid) // _SAMPLED))
+        ends = []
+        for number in chosen:
+            values = self.sources[INPUT].read(grid.box(number))
+            ends.append((values.min(axis=(1, 2, 3)), values.max(axis=(1, 2, 3))))
+        low, high = np.min([a for a, _ in ends], axis=0), np.max([b for _, b in ends], axis=0)
+        names = [f"{INPUT}:{name}" if name else INPUT for name in self.spec.channels]
+        seen = {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
+        return "" if len(chosen) == len(grid) else f" in {len(chosen)} of {len(grid):,} blocks", seen
 
     def _journal(self, step: PlannedStep) -> str:
         return f"{step.name}.{self.digests[step.name]}"

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from mitocore.errors import DataError, MitocoreError
 from mitocore.geometry import Shape
 from mitocore.interfaces import WritableVolume, Writer
 from mitocore.pipeline import Plan, SavedArray
+from mitocore.resampling import Resampling
+from mitocore.scaling import Rescaled, averaged, scaled
 from mitocore.specs import Kind, VolumeSpec
 from mitocore.volumes import Rewritable
 
@@ -49,16 +52,40 @@ def _from(folder: Path, path: str) -> str:
         return path
 
 
+def header(plan: Plan, saved: SavedArray) -> tuple[VolumeSpec, Resampling | None]:
+    """The header of an array in its file, and how it gets another resolution; None: it keeps its own.
+
+    Raises
+    ------
+    DataError
+        If it cannot be stored at the resolution that is asked for.
+    """
+    kept = replace(plan.result, channels=saved.spec.channels, kind=saved.spec.kind, dtype=saved.dtype)
+    if plan.config.scale_factors is None or plan.volume is None or plan.region is None:
+        return kept, None
+    try:
+        spec, resampling = scaled(
+            replace(kept, shape=plan.volume.shape, origin=plan.volume.origin), plan.config.scale_factors, plan.region
+        )
+    except DataError as error:
+        error.problem = f"{saved.name!r}: {error.problem}"
+        error.where = error.where or plan.config.document.where("output", "scale_factors")
+        raise
+    return spec, resampling
+
+
 def outline(plan: Plan, saved: SavedArray) -> dict[str, Any]:
     """What an array of the plan is created as; the dtype of ids follows from their number, so it is not said."""
-    size = plan.result.voxel_size
+    spec, _ = header(plan, saved)
+    size, factors = spec.voxel_size, plan.config.scale_factors
     return {
-        "shape": list(plan.result.shape),
-        "origin": list(plan.result.origin),
+        "shape": list(spec.shape),
+        "origin": list(spec.origin),
         "voxel_size": list(size.edges) if size else None,
         "kind": saved.spec.kind.value,
         "channels": list(saved.spec.channels),
         "dtype": None if saved.spec.kind is Kind.INSTANCE else saved.dtype,
+        "scale_factors": list(factors) if factors else None,
     }
 
 
@@ -102,16 +129,18 @@ class Outputs:
         save: Callable[[], None],
     ) -> None:
         self.plan, self.writer, self.workspace, self.own, self.save = plan, writer, workspace, own, save
-        self.spec, self.place = plan.result, place_of(writer, workspace.folder)
+        self.place = place_of(writer, workspace.folder)
         self.corner = plan.region.start if plan.region else (0, 0, 0)  # where the files begin in the volume
         self.saved = {saved.name: saved for saved in plan.saved}
+        self.headers = {saved.name: header(plan, saved) for saved in plan.saved}  # refused before it is computed
         self.placed: dict[str, WritableVolume] = {}
         """Volumes by array: open until all of them are copied, for one may be computed from another."""
 
     def target(self, name: str) -> str:
         """The place an array may be written into by the step that computes it; "": none."""
         shared = self.writer.sharing in ("processes", self.workspace.executor.sharing)
-        return self.place if name in self.saved and shared and self.writer.order == "any" else ""
+        direct = shared and self.writer.order == "any" and self.plan.config.scale_factors is None
+        return self.place if name in self.saved and direct else ""
 
     def lost(self, name: str) -> bool:
         """Whether an array that is written in place is not there (any more)."""
@@ -146,8 +175,13 @@ class Outputs:
         with self._closed_on_failure():
             volume = self._create(saved, self._exported_dtype(saved, source, objects), digest)
             self.placed[name] = volume
-            journal = self._journal(name, digest)
-            passes.export(source, saved.spec, volume, self.writer.order, self.workspace, journal, origin=self.corner)
+            journal, corner = self._journal(name, digest), self.corner
+            _, resampling = self.headers[name]
+            if resampling is not None and self.plan.region is not None:
+                labels = not averaged(saved.spec.kind, saved.spec.dtype)
+                source = Rescaled(source, resampling, self.plan.region, labels)
+                corner = source.box.start
+            passes.export(source, saved.spec, volume, self.writer.order, self.workspace, journal, origin=corner)
 
     def finish_all(self) -> None:
         """Make the arrays final, note their stamps and close them; only now, for until now one may be read."""
@@ -176,14 +210,7 @@ class Outputs:
         return f"output.{name}.{digest}.{short(self.place)}"
 
     def _create(self, saved: SavedArray, dtype: str, digest: str) -> WritableVolume:
-        spec = VolumeSpec(
-            shape=self.spec.shape,
-            dtype=dtype,
-            channels=saved.spec.channels,
-            voxel_size=self.spec.voxel_size,
-            origin=self.spec.origin,
-            kind=saved.spec.kind,
-        )
+        spec = replace(self.headers[saved.name][0], dtype=dtype)
         ours = self.own.get(saved.name, {}).get("place") == self.place
         self._note(saved.name, CHANGING)
         if held(self.writer, saved.name) is None:

@@ -14,12 +14,14 @@ from mitocore.specs import VolumeSpec
 
 TOLERANCE = 0.01
 """Voxels whose edges differ by this share or less are taken as equal."""
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
 """Ratios are quotients of lengths: 0.3 / 0.1 is not quite 3."""
 _AT_ONCE = 1 << 23
 """Old voxels that are read at a time: large voxels are made of many, and a box of them need not fit into memory."""
 Read = Callable[[Roi], NDArray[Any]]
 """Voxels (c, z, y, x) of a box."""
+Factors = tuple[float, float, float]
+"""New voxels per old voxel along (z, y, x): 0.5 halves the resolution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,18 @@ class Resampling:
     """Voxels of the volume as it is."""
     ratio: tuple[float, float, float]
     """Edge of a new voxel in old voxels; 1 along an axis that stays."""
+    cut: bool = False
+    """Whether a last voxel that the volume does not fill is left out; else it is there if at least half of it is."""
+
+    @classmethod
+    def by(cls, shape: Shape, factors: Factors) -> "Resampling":
+        """To `factors` times as many voxels along (z, y, x), no part of a voxel more.
+
+        >>> Resampling.by((5, 64, 64), (1, 0.5, 2)).shape
+        (5, 32, 128)
+        """
+        z, y, x = (1 / factor for factor in factors)
+        return cls(shape, (z, y, x), cut=True)
 
     @classmethod
     def between(cls, shape: Shape, size: VoxelSize, wanted: VoxelSize) -> "Resampling":
@@ -59,8 +73,9 @@ class Resampling:
 
     @property
     def shape(self) -> Shape:
-        """New voxels along each axis: as many as fill the volume, to the nearest whole number."""
-        return as_shape(max(1, math.floor(n / r + 0.5)) for n, r in zip(self.source, self.ratio, strict=True))
+        """New voxels along each axis: as many as fill the volume, to the nearest whole number unless it is cut."""
+        part = ROUNDING if self.cut else 0.5
+        return as_shape(max(1, math.floor(n / r + part)) for n, r in zip(self.source, self.ratio, strict=True))
 
     @property
     def guard(self) -> Shape:
@@ -124,7 +139,7 @@ class Resampling:
     def _nearest(self, axis: int, box: Roi) -> NDArray[np.int64]:
         """Old voxel in which the centre of each new one lies, along an axis."""
         centres = (np.arange(box.start[axis], box.stop[axis]) + 0.5) * self.ratio[axis]
-        nearest: NDArray[np.int64] = np.floor(centres + _ROUNDING).astype(np.int64)
+        nearest: NDArray[np.int64] = np.floor(centres + ROUNDING).astype(np.int64)
         return np.minimum(nearest, self.source[axis] - 1)
 
     def _taps(self, axis: int, box: Roi) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -135,13 +150,13 @@ class Resampling:
             return new[:, None], np.ones((len(new), 1), np.float32)
         if ratio < 1:
             centre = (new + 0.5) * ratio - 0.5
-            lower = np.floor(centre + _ROUNDING).astype(np.int64)
+            lower = np.floor(centre + ROUNDING).astype(np.int64)
             above = np.maximum(centre - lower, 0)
             at, share = np.stack([lower, lower + 1], 1).clip(0, length - 1), np.stack([1 - above, above], 1)
         else:
             begin, end = new * ratio, np.minimum((new + 1) * ratio, length)
-            first = np.floor(begin + _ROUNDING).astype(np.int64)
-            last = np.ceil(end - _ROUNDING).astype(np.int64) - 1
+            first = np.floor(begin + ROUNDING).astype(np.int64)
+            last = np.ceil(end - ROUNDING).astype(np.int64) - 1
             at = first[:, None] + np.arange(math.ceil(ratio) + 1)
             share = (np.minimum(end[:, None], at + 1) - np.maximum(begin[:, None], at)).clip(0)
             at = np.minimum(at, last[:, None])
@@ -180,15 +195,15 @@ class Resampled(Volume):
 
 
 def _settled(ratio: float) -> float:
-    return 1 if abs(ratio - 1) <= TOLERANCE + _ROUNDING else ratio
+    return 1 if abs(ratio - 1) <= TOLERANCE + ROUNDING else ratio
 
 
 def _guard(ratio: float) -> int:
     if ratio < 1:
-        return math.ceil(2 / ratio - _ROUNDING) - 1
-    return 0 if abs(ratio - round(ratio)) < _ROUNDING else 1
+        return math.ceil(2 / ratio - ROUNDING) - 1
+    return 0 if abs(ratio - round(ratio)) < ROUNDING else 1
 
 
 def _first_centre(at: int, ratio: float) -> int:
     """The first new voxel whose centre lies at or beyond the face before old voxel `at`."""
-    return max(0, math.ceil(at / ratio - 0.5 - _ROUNDING))
+    return max(0, math.ceil(at / ratio - 0.5 - ROUNDING))

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from numpy.typing import NDArray
 
-from mitocore import evaluation, run_folder, weights
-from mitocore import false_positives as listing
+from mitocore import evaluation, object_lists, run_folder, weights
 from mitocore.blockwise.arrays import Source
 from mitocore.blockwise.executor import Executor, InProcess, Processes, Threads
 from mitocore.blockwise.lock import RunLock
 from mitocore.blockwise.workspace import Workspace
+from mitocore.confidence import read_scores
 from mitocore.config import toml
 from mitocore.config.components import build
 from mitocore.config.pipeline import (
@@ -530,7 +530,9 @@ def evaluate(
     roi: str | None = None,
     ignore: Sequence[int] = (),
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    scores: str | Path | Volume | NDArray[Any] | Mapping[int, float] | None = None,
     false_positives: str | Path | None = None,
+    matches: str | Path | None = None,
     progress: Progress = _quiet,
 ) -> dict[str, dict[str, float]]:
     """Scores of a prediction, by metric; none named: all that fit what the prediction holds.
@@ -545,20 +547,35 @@ def evaluate(
         Values of the truth that are left out, beside those that always mean "ignore".
     options
         Options by metric, such as ``{"voxel": {"thresholds": [0.3, 0.5]}}``.
+    scores
+        How sure the prediction is, by which `average_precision` ranks objects: a volume of probabilities, of which an
+        object's mean counts; or a number by id, also as a .csv file of columns id and score. None: the larger goes
+        first.
     false_positives
         A .csv file to be written: predicted objects that match no true one at an IoU of 0.5, and where they lie.
+    matches
+        A .csv file to be written: every pair of objects that overlap, and objects that overlap none, the worst first.
     """
-    with _volume(prediction) as predicted, _volume(truth) as true:
-        pair = evaluation.compared(predicted, true, kind=kind_of(kind), roi=roi, ignore=ignore)
+    with _volume(prediction) as predicted, _volume(truth) as true, _scores(scores) as sure:
+        pair = evaluation.compared(predicted, true, kind=kind_of(kind), roi=roi, ignore=ignore, scores=sure)
         chosen = evaluation.metrics_of(metrics, pair.kind, installed(), options or {})
-        if false_positives is None:
-            return evaluation.evaluate(pair, chosen, progress=progress)
-        listed = Path(false_positives)
-        listing.check(listed, pair)
-        unmatched = listing.Unmatched()
-        sums = evaluation.summed(pair, {**chosen, "false_positives": unmatched}, progress=progress)
-        listing.write(listed, sums["false_positives"], pair.voxel_size)
-        return {name: metric.total(sums[name]) for name, metric in chosen.items()}
+        return object_lists.evaluate(
+            pair,
+            chosen,
+            wrong=Path(false_positives) if false_positives else None,
+            overlapping=Path(matches) if matches else None,
+            progress=progress,
+        )
+
+
+def _scores(
+    source: str | Path | Volume | NDArray[Any] | Mapping[int, float] | None,
+) -> AbstractContextManager[Volume | Mapping[int, float] | None]:
+    if source is None or isinstance(source, Mapping):
+        return nullcontext(source)
+    if isinstance(source, str | Path) and Path(source).suffix == ".csv":
+        return nullcontext(read_scores(Path(source)))
+    return _volume(source)
 
 
 def _volume(source: str | Path | Volume | NDArray[Any]) -> AbstractContextManager[Volume]:

@@ -1,11 +1,12 @@
 """What arrays hold, what steps need and give, and what a network takes."""
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from mitocore.errors import WiringError
+from mitocore.errors import DataError, WiringError
 from mitocore.geometry import Shape, VoxelSize, as_shape
 
 
@@ -26,9 +27,12 @@ class Kind(StrEnum):
 
 
 Storage = Literal["float32", "float16", "uint8"]
+Blending = Literal["ramp", "gaussian", "bump"]
+"""How much each voxel of a tile counts where tiles overlap."""
 _MEMORY = {Kind.MASK: "bool", Kind.SEMANTIC: "uint16", Kind.INSTANCE: "uint64"}
-_CHOICE = (Kind.PROBABILITY, Kind.AFFINITY)  # `storage` applies to these
-_HALF = (*_CHOICE, Kind.OFFSET, Kind.EMBEDDING, Kind.DESCRIPTOR)
+UNIT = (Kind.PROBABILITY, Kind.AFFINITY)
+"""What lies between 0 and 1; in a file of uint8 it is value / 255. `storage` applies to these."""
+_HALF = (*UNIT, Kind.OFFSET, Kind.EMBEDDING, Kind.DESCRIPTOR)
 DESCRIPTORS = (
     *("offset_z", "offset_y", "offset_x"),
     *("variance_z", "variance_y", "variance_x"),
@@ -50,7 +54,7 @@ class ArraySpec:
     storage: Storage | None = None  # probability and affinity only; None: float16
 
     def __post_init__(self) -> None:
-        if self.storage and self.kind not in _CHOICE:
+        if self.storage and self.kind not in UNIT:
             raise WiringError(f"storage = {self.storage!r} does not apply to {self.kind}", hint="leave storage out")
 
     @property
@@ -66,6 +70,27 @@ class ArraySpec:
         return self.storage or ("float16" if self.kind in _HALF else "float32")
 
 
+def offsets_of(channels: Sequence[str]) -> tuple[Shape, ...]:
+    """The offsets (z, y, x) that channels of affinities are named after; none if a name is no offset.
+
+    >>> offsets_of(("z-1", "y+5x-2")), offsets_of(("0", "1"))
+    (((-1, 0, 0), (0, 5, -2)), ())
+    """
+    if not all(re.fullmatch(r"(z[+-]\d+)?(y[+-]\d+)?(x[+-]\d+)?", name) and name for name in channels):
+        return ()
+    steps = [dict(re.findall(r"([zyx])([+-]\d+)", name)) for name in channels]
+    return tuple(as_shape(int(each.get(axis, 0)) for axis in "zyx") for each in steps)
+
+
+def channel_of(offset: Shape) -> str:
+    """The name of a channel of affinities with this offset (z, y, x).
+
+    >>> channel_of((0, 5, -2))
+    'y+5x-2'
+    """
+    return "".join(f"{axis}{step:+}" for axis, step in zip("zyx", offset, strict=True) if step)
+
+
 @dataclass(frozen=True, slots=True)
 class VolumeSpec:
     """What is known of a volume from its header alone."""
@@ -77,6 +102,26 @@ class VolumeSpec:
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)  # nm
     chunks: Shape | None = None
     kind: Kind = Kind.IMAGE
+
+    def array(self, kind: Kind | None = None) -> ArraySpec:
+        """What steps see of the volume, if it holds `kind`; None: what its file says.
+
+        >>> VolumeSpec((8, 64, 64), "uint8", ("z-1", "x-2")).array(Kind.AFFINITY).offsets
+        ((-1, 0, 0), (0, 0, -2))
+
+        Raises
+        ------
+        DataError
+            If values of its dtype cannot be of this kind.
+        """
+        kind = kind or self.kind
+        if kind in UNIT and not (self.dtype.startswith("float") or self.dtype == "uint8"):
+            labels = 'kind = "mask"' if self.dtype == "bool" else 'kind = "instance" or "semantic"'
+            raise DataError(
+                f"{self.dtype} does not hold {kind}: that is float, 0 to 1, or uint8, read as value / 255",
+                hint=f"{labels}, if these are labels; else write it again as float32 between 0 and 1",
+            )
+        return ArraySpec(kind, self.channels, offsets_of(self.channels) if kind is Kind.AFFINITY else ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,16 +64,26 @@ def touching(ids: NDArray[np.uint64], inner: tuple[slice, ...], connectivity: in
 def merged(links: NDArray[Any]) -> NDArray[Any]:
     """Each pair once, a ≤ b, ordered, with the sum of its weights.
 
+    Columns beside `a`, `b` and `weight` are part of what makes a row: a pair occurs once for each of their values.
+
     >>> merged(np.array([(2, 1, 1), (1, 3, 1), (1, 2, 0.5)], LINK)).tolist()
     [(1, 2, 1.5), (1, 3, 1.0)]
+    >>> levels = np.array([(2, 1, 1, 7), (1, 2, 1, 9), (1, 2, 2, 7)], [*LINK.descr, ("level", "u1")])
+    >>> merged(levels).tolist()
+    [(1, 2, 3.0, 7), (1, 2, 1.0, 9)]
     """
-    low, high = np.minimum(links["a"], links["b"]), np.maximum(links["a"], links["b"])
-    order = np.lexsort((high, low))
-    low, high = low[order], high[order]
-    fresh = np.flatnonzero((np.diff(low, prepend=0) != 0) | (np.diff(high, prepend=0) != 0))
-    joined = np.zeros(len(fresh), LINK)
-    joined["a"], joined["b"] = low[fresh], high[fresh]
-    joined["weight"] = np.add.reduceat(links["weight"][order], fresh) if len(fresh) else 0
+    keys = {"a": np.minimum(links["a"], links["b"]), "b": np.maximum(links["a"], links["b"])}
+    keys |= {name: links[name] for name in links.dtype.names or () if name not in (LINK.names or ())}
+    order = np.lexsort(tuple(keys.values())[::-1])
+    fresh = np.zeros(len(links), np.bool_)
+    fresh[:1] = True
+    for key in keys.values():
+        fresh[1:] |= key[order[1:]] != key[order[:-1]]
+    starts = np.flatnonzero(fresh)
+    joined = np.zeros(len(starts), links.dtype)
+    for name, key in keys.items():
+        joined[name] = key[order[starts]]
+    joined["weight"] = np.add.reduceat(links["weight"][order], starts) if len(starts) else 0
     return joined
 
 

@@ -136,7 +136,14 @@ class TestMetrics(MetricTests):
     def components(self):
         voxels = metrics.Voxel(thresholds=(0.3, 0.6)), metrics.Dice(), metrics.IoU()
         numbers = metrics.MeanAbsolute(), metrics.MeanSquared()
-        return *voxels, *numbers, metrics.Instance(), metrics.AdaptedRand(), metrics.VariationOfInformation()
+        overlaps = (
+            metrics.Instance(),
+            metrics.Instance(criterion="iot"),
+            metrics.AveragePrecision(ranges=(9, "1e5 nm3")),
+        )
+        tables = metrics.AdaptedRand(), metrics.AdaptedRand(form="cremi"), metrics.VariationOfInformation()
+        shapes = metrics.SkeletonAccuracy(threshold=0.1, lengths=(9, 30)), metrics.Surface(threshold=0.1)
+        return *voxels, *numbers, *overlaps, *tables, *shapes, metrics.Affinity()
 
 
 class TestPostProcessors(PostProcessorTests):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mitocore.conversion import convert
-from mitocore.errors import DataError, PluginError, ResourceError
+from mitocore.errors import ConfigError, DataError, PluginError, ResourceError
 from mitocore.geometry import Roi, VoxelSize
 from mitocore.specs import Kind
 from mitocore.volumes import open_volume
@@ -71,14 +71,14 @@ def test_what_a_format_lacks_becomes_the_next_wider_type(tmp_path, dtype, stored
 
 @pytest.mark.parametrize("dtype", ["uint32", "uint64", "int64"])
 def test_labels_that_fit_become_slices(tmp_path, dtype):
-    ids = saved(tmp_path / "ids.npy", dtype, [0, 182, 65535])
+    ids = saved(tmp_path / "ids.npy", dtype, [0, 182, 65534])
     assert convert(tmp_path / "ids.npy", f"{tmp_path}/ids/", kind="instance").dtype == "uint16"
     np.testing.assert_array_equal(whole(f"{tmp_path}/ids/"), ids)
 
 
 def test_labels_that_do_not_fit_are_refused_with_their_id_and_leave_nothing(tmp_path):
-    saved(tmp_path / "ids.npy", "uint32", [1, 65536])
-    with pytest.raises(DataError, match="id 65536 is larger than uint16 holds"):
+    saved(tmp_path / "ids.npy", "uint32", [1, 65535])  # in uint16 this means "ignore"
+    with pytest.raises(DataError, match=r"ids\.npy' holds id 65535; uint16 holds ids from 0 to 65534"):
         convert(tmp_path / "ids.npy", f"{tmp_path}/ids/", kind="instance")
     assert [path.name for path in tmp_path.iterdir()] == ["ids.npy"]
 
@@ -215,3 +215,50 @@ def test_a_target_that_exists_is_refused_and_stays(tmp_path):
     with pytest.raises(DataError, match="already exists"):
         convert(tmp_path / "a.npy", tmp_path / "b.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "b.npy"), kept)
+
+
+def test_at_another_resolution_ids_are_those_of_the_nearest_voxels_and_grey_levels_are_means(tmp_path):
+    ids = saved(tmp_path / "ids.npy", "uint32", range(1, 316))
+    spec = convert(
+        tmp_path / "ids.npy", tmp_path / "ids.zarr", voxel_size=[40, 8, 8], kind="instance", scale_factors=(1, 0.5, 0.5)
+    )
+    assert (spec.shape, spec.voxel_size, spec.dtype) == ((5, 3, 4), VoxelSize(40, 16, 16), "uint32")
+    np.testing.assert_array_equal(whole(tmp_path / "ids.zarr"), ids[:, 1:6:2, 1:8:2])
+    spec = convert(
+        tmp_path / "ids.npy", tmp_path / "part.zarr", kind="instance", scale_factors="1,.5,.5", roi="1:4,2:7,:"
+    )
+    np.testing.assert_array_equal(whole(tmp_path / "part.zarr"), ids[1:4, 3:6:2, 1:8:2])
+    image = np.random.default_rng(0).random(SHAPE, "f4")
+    np.save(tmp_path / "image.npy", image)
+    convert(tmp_path / "image.npy", tmp_path / "means.npy", scale_factors=(1, 1.7, 0.4))
+    convert(tmp_path / "image.npy", tmp_path / "cut.npy", scale_factors=(1, 1.7, 0.4), roi="1:4,2:6,3:9")
+    np.testing.assert_array_equal(np.load(tmp_path / "cut.npy"), np.load(tmp_path / "means.npy")[1:4, 3:10, 1:3])
+    np.save(tmp_path / "raw.npy", np.arange(24, dtype="uint16").reshape(1, 2, 12) * 100)
+    assert convert(tmp_path / "raw.npy", tmp_path / "raw.tif", scale_factors=[1, 1, 1 / 3]).dtype == "uint16"
+    assert whole(tmp_path / "raw.tif").ravel().tolist() == [100, 400, 700, 1000, 1300, 1600, 1900, 2200]
+
+
+def test_means_of_what_may_be_ids_are_not_taken(tmp_path):
+    saved(tmp_path / "ids.npy", "uint32", [1, 2])
+    with pytest.raises(DataError, match="means of uint32 are not taken") as refused:
+        convert(tmp_path / "ids.npy", tmp_path / "copy.npy", scale_factors=(1, 0.5, 0.5))
+    assert refused.value.hint.startswith("--kind instance")
+    with pytest.raises(ConfigError, match="is not three factors"):
+        convert(tmp_path / "ids.npy", tmp_path / "copy.npy", scale_factors=0.5)
+
+
+def test_a_narrower_dtype_can_be_asked_for_and_takes_only_ids_that_fit(tmp_path):
+    ids = saved(tmp_path / "ids.npy", "uint64", [0, 7, 65534])
+    assert convert(tmp_path / "ids.npy", tmp_path / "a.h5", kind="instance", dtype="uint16").dtype == "uint16"
+    np.testing.assert_array_equal(whole(tmp_path / "a.h5"), ids)
+    with pytest.raises(DataError, match="holds id 65534; uint8 holds ids from 0 to 255"):
+        convert(tmp_path / "ids.npy", tmp_path / "b.h5", kind="instance", dtype="uint8")
+    with pytest.raises(DataError, match="is uint64, which uint16 does not hold") as refused:
+        convert(tmp_path / "ids.npy", tmp_path / "b.h5", dtype="uint16")
+    assert refused.value.hint.startswith("--kind instance")
+    with pytest.raises(ConfigError, match="'unit16' is no dtype of this format"):
+        convert(tmp_path / "ids.npy", tmp_path / "b.h5", dtype="unit16")
+    saved(tmp_path / "p.npy", "float32", [0.5])
+    with pytest.raises(DataError, match="which float16 does not hold"):
+        convert(tmp_path / "p.npy", tmp_path / "b.h5", dtype="float16")
+    assert not (tmp_path / "b.h5").exists()

@@ -77,7 +77,15 @@ def test_a_perfect_prediction_scores_one_and_ids_do_not_matter():
 
 def test_without_names_all_metrics_that_fit_are_computed():
     assert set(evaluate(smooth(3), TRUTH)) == {"voxel", "dice", "iou"}
-    assert set(evaluate(PREDICTED, TRUTH)) == {"voxel", "dice", "iou", "instance", "adapted_rand", "voi"}
+    assert set(evaluate(PREDICTED, TRUTH)) == {
+        "voxel",
+        "dice",
+        "iou",
+        "instance",
+        "average_precision",
+        "adapted_rand",
+        "voi",
+    }
 
 
 @pytest.mark.parametrize(

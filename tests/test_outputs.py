@@ -35,7 +35,8 @@ def sink_of(tmp_path):
         locks.append(RunLock(tmp_path / "run").__enter__())
         shape = region.shape if region else SHAPE
         saved = SavedArray("a.mask", ArraySpec(Kind.MASK), "uint8")
-        plan = SimpleNamespace(saved=(saved,), region=region, result=VolumeSpec(shape, "uint8"))
+        config = SimpleNamespace(scale_factors=None)
+        plan = SimpleNamespace(saved=(saved,), region=region, result=VolumeSpec(shape, "uint8"), config=config)
         workspace = Workspace(tmp_path / "run", executor, locks[-1])
         found = Outputs(plan, WRITERS[writer](tmp_path), workspace, {}, lambda: None)
         return found.in_place("a.mask", "bool", grid, "digest")
@@ -131,6 +132,7 @@ def outputs_of(tmp_path):
         plan = SimpleNamespace(
             saved=(SavedArray("a.mask", ArraySpec(Kind.MASK), "bool"),),
             region=None,
+            config=SimpleNamespace(scale_factors=None),
             result=VolumeSpec(SHAPE, "uint8", voxel_size=VoxelSize(8, 4, 4)),
         )
         workspace = Workspace(tmp_path / "run", InProcess(), lock)
@@ -161,6 +163,7 @@ def test_what_a_run_creates_is_noted_before_it_is_there_and_its_stamp_once_it_is
         "kind": "mask",
         "channels": [""],
         "dtype": "bool",
+        "scale_factors": None,
     }
 
 

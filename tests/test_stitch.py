@@ -130,6 +130,17 @@ def test_equal_pairs_merge_to_the_sum_of_their_weights_whatever_their_order(pair
     assert links.tolist() == [(a, b, float(weight)) for (a, b), weight in sorted(expected.items())]
 
 
+@settings(deadline=None)
+@given(st.lists(st.tuples(*[st.integers(1, 4)] * 2, st.integers(0, 9), st.integers(0, 2)), max_size=20))
+def test_columns_of_the_author_tell_rows_of_one_pair_apart(rows):
+    expected = {}
+    for a, b, weight, level in rows:
+        key = (min(a, b), max(a, b), level)
+        expected[key] = expected.get(key, 0) + weight
+    links = merged(np.array(rows, [*LINK.descr, ("level", "u1")]))
+    assert links.tolist() == [(a, b, float(weight), level) for (a, b, level), weight in sorted(expected.items())]
+
+
 @pytest.mark.parametrize("connectivity", [6, 18, 26])
 def test_ids_beyond_32_bits_are_told_apart(connectivity):
     high = 2**40

@@ -14,7 +14,7 @@ from mitocore.durable import damaged
 from mitocore.errors import DataError
 from mitocore.geometry import Roi, Shape, VoxelSize
 from mitocore.interfaces import Block, LocalPostProcessor, Normalizer, Stats, Volume, WritableVolume
-from mitocore.specs import ArraySpec, Kind
+from mitocore.specs import UNIT, ArraySpec, Kind
 
 _LABELS = {Kind.SEMANTIC: "uint16", Kind.INSTANCE: "uint64"}
 
@@ -41,8 +41,22 @@ class Sink(Protocol):
 
 
 def read_all(inputs: Mapping[str, Source], roi: Roi) -> dict[str, NDArray[Any]]:
-    """What a component is given over `roi`: without gaps in memory, as compiled code (cc3d) misreads some others."""
-    return {name: np.ascontiguousarray(source.read(roi)) for name, source in inputs.items()}
+    """What a component is given over `roi`: without gaps in memory, as compiled code (cc3d) misreads some others.
+
+    Several inputs that are channels of one array are read at once.
+    """
+    whole: dict[int, NDArray[Any]] = {}
+    found = {}
+    for name, source in inputs.items():
+        if isinstance(source, Selected):
+            key = id(source.source)
+            if key not in whole:
+                whole[key] = source.source.read(roi)
+            values = source.of(whole[key])
+        else:
+            values = source.read(roi)
+        found[name] = np.ascontiguousarray(values)
+    return found
 
 
 def pack(values: NDArray[Any], spec: ArraySpec) -> NDArray[Any]:
@@ -193,7 +207,7 @@ class Opened:
 
     Without `kind`, values are as the file holds them. With it they become what that kind is in memory: a mask is what
     is not 0, class and instance ids are uint16 and uint64 whatever the file's width (NaN is 0), probabilities and
-    affinities of an integer dtype are divided by its maximum, all else is float32.
+    affinities of uint8 are value / 255, all else is float32.
 
     "Ignore", the maximum of uint16 or uint64, is of class and instance ids: the maximum of the file's dtype if that is
     unsigned and has 16 bits or more; -1 in a file of signed numbers; and what `ignore` names. 255 in uint8 is none of
@@ -227,8 +241,8 @@ class Opened:
             return values.astype(bool)
         if self.kind in _LABELS:
             return label_ids(values, self.kind, self.ignore)
-        if self.kind in (Kind.PROBABILITY, Kind.AFFINITY) and values.dtype.kind in "iu":
-            values = values / np.float32(np.iinfo(values.dtype).max)
+        if self.kind in UNIT and values.dtype == np.uint8:
+            values = values / np.float32(255)
         return values.astype(np.float32, copy=False)
 
 
@@ -283,7 +297,14 @@ class Selected:
 
     def read(self, roi: Roi) -> NDArray[Any]:
         """(c, z, y, x) over `roi`."""
-        return self.source.read(roi)[list(self.channels)]
+        return self.of(self.source.read(roi))
+
+    def of(self, values: NDArray[Any]) -> NDArray[Any]:
+        """The channels of what the source has read."""
+        first, last = self.channels[0], self.channels[-1]
+        if self.channels == tuple(range(first, last + 1)):
+            return values[first : last + 1]
+        return values[list(self.channels)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,17 +102,32 @@ def columns(who: str, sizes: NDArray[Any], table: NDArray[Any] | None, own: list
         raise ContractError(problem, hint=f"return one row per object, dtype {own}")
 
 
-def links(who: str, found: NDArray[Any], count: int) -> None:
-    """Check that pairs are a `LINK` array of provisional ids 1..n.
+def pairs(who: str, own: list[tuple[str, str]]) -> np.dtype[Any]:
+    """The table of links: those of `LINK` and the author's `own` columns.
+
+    Raises
+    ------
+    ContractError
+        If two have one name.
+    """
+    names = [*(LINK.names or ()), *(name for name, _ in own)]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ContractError(f"link_columns of {who} name {twice[0]!r} twice", hint="'a', 'b', 'weight' are LINK's")
+    return np.dtype([*LINK.descr, *own])
+
+
+def links(who: str, found: NDArray[Any], count: int, dtype: np.dtype[Any] = LINK) -> None:
+    """Check that pairs are an array of `dtype`, which `pairs` gives, and of provisional ids 1..n.
 
     Raises
     ------
     ContractError
         If they have another dtype, or name the background or an object that does not exist.
     """
-    if found.dtype != LINK or found.ndim != 1:
+    if found.dtype != dtype or found.ndim != 1:
         problem = f"link of {who} returned {found.dtype} of shape {found.shape}"
-        raise ContractError(problem, hint="return a one-dimensional array of mitocore.LINK")
+        wanted = "mitocore.LINK" if dtype == LINK else f"{dtype}"
+        raise ContractError(problem, hint=f"return a one-dimensional array of {wanted}")
     for end in "ab":
         strange = found[end][(found[end] < 1) | (found[end] > count)]
         if len(strange):

@@ -109,7 +109,10 @@ class ProcessObjects:
             rows.append(self._rows(found, component, write, write))
             for name, values in found.items():
                 target, own = outputs[name][(..., *write.within(box))], values != 0
-                target[own] = values[own] + count if name == self.instances else values[own]
+                if name == self.instances:
+                    np.add(values, np.uint32(count), out=target, where=own)
+                else:
+                    np.copyto(target, values, where=own)
             count += len(rows[-1])
         for name, files in self.blocks.items():
             files.write(number, box, outputs[name])
@@ -133,14 +136,18 @@ class ProcessObjects:
         values = self.step.process(block, mask)
         contract.outputs(self.who, values, self.gives, block.read.shape)
         place, packed = cover.within(block.read), {}
+        alone = mask[place]
         for name, spec in self.gives.items():
             part = values[name][(..., *place)]
-            part = np.where(mask[place], part, part.dtype.type(0))
             if name == self.instances:
-                contract.local_ids(self.who, name, part)
-                packed[name] = numbered(part, np.unique(part[(..., *block.write.within(cover))]))
+                inside = part[0][alone]  # far fewer voxels than the box has
+                contract.local_ids(self.who, name, inside)
+                written = block.write.within(cover)
+                own = inside if block.write == cover else part[0][written][alone[written]]
+                packed[name] = np.zeros((1, *cover.shape), np.uint32)
+                packed[name][0][alone] = numbered(inside, own)
             else:
-                packed[name] = pack(part, spec)
+                packed[name] = pack(np.where(alone, part, part.dtype.type(0)), spec)
         return packed
 
     def _rows(self, found: Mapping[str, NDArray[Any]], component: int, write: Roi, cover: Roi) -> NDArray[Any]:
@@ -154,16 +161,21 @@ class ProcessObjects:
 
 
 def numbered(ids: NDArray[Any], those: NDArray[Any]) -> NDArray[np.uint32]:
-    """Instances as 1..n: `those`, ascending and maybe with 0, in their order; all others are 0.
+    """Instances as 1..n in ascending order: what occurs in `those`, but 0; all others are 0.
 
-    >>> numbered(np.array([9, 0, 7, 2**40, 7]), np.array([0, 7, 2**40])).tolist()
+    >>> numbered(np.array([9, 0, 7, 2**40, 7]), np.array([0, 7, 7, 2**40])).tolist()
     [0, 0, 1, 2, 1]
     """
-    those = those[those > 0]
-    if not len(those):
-        return np.zeros(ids.shape, np.uint32)
-    place = np.minimum(np.searchsorted(those, ids), len(those) - 1)
-    return np.where(those[place] == ids, place + 1, 0).astype(np.uint32)
+    top = int(ids.max(initial=0))
+    if top > ids.size:  # too large for a table
+        distinct, ids = np.unique(ids, return_inverse=True)
+        return numbered(ids + (distinct[0] > 0), np.searchsorted(distinct, those) + (distinct[0] > 0))
+    occurs = np.zeros(top + 1, np.bool_)
+    occurs[those] = True
+    occurs[0] = False
+    number = np.cumsum(occurs, dtype=np.uint32)
+    number[~occurs] = 0
+    return np.asarray(number[ids])
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,8 +247,8 @@ class Paint:
             for name, values in outputs.items():
                 part = self.objects.parts[name].read(item, cover, shared)
                 if part is not None:
-                    own = part != 0
-                    values[(..., *shared.within(box))][own] = self._named(name, item, part)[own]
+                    target = values[(..., *shared.within(box))]
+                    np.copyto(target, self._named(name, item, part), where=part != 0)
         for name, sink in self.sinks.items():
             sink.write(number, box, outputs[name])
         return NOTHING
@@ -248,4 +260,7 @@ class Paint:
         start, stop = self.offsets[item : item + 2]
         table = self.final[start : stop + 1].astype(self.dtypes[name])
         table[0] = 0
-        return np.asarray(table[values])
+        named = np.empty(values.shape, table.dtype)
+        for plane, where in zip(named[0], values[0], strict=True):  # numpy turns indices into int64: a plane at a time
+            np.take(table, where, out=plane, mode="clip")
+        return named

@@ -1,6 +1,7 @@
 """The passes of an Objectwise step."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import NoReturn
 
@@ -120,6 +121,8 @@ def _components(
 ) -> Work:
     """The connected components of the mask, and which item works on each."""
     mask, grid = MaskComponents(step=step, who=who), ids.grid
+    looked_at = step.mask_reads()
+    reads = replace(reads, inputs={name: source for name, source in reads.inputs.items() if name in looked_at})
     rows = contract.rows(who, mask.columns())
     work = Label(mask, reads, ids, volume.shape, rows, who)
     cost = bytes_of_blocks(grid, step.halo(), grid.region, reads.voxel_bytes + IDS + WORKING)

@@ -19,7 +19,7 @@ from mitocore.errors import ResourceError
 from mitocore.geometry import Roi
 from mitocore.interfaces import LocalPostProcessor, StitchedPostProcessor, WholePostProcessor
 from mitocore.specs import ArraySpec, VolumeSpec
-from mitocore.stitch import LINK, merged
+from mitocore.stitch import merged
 
 
 def local(
@@ -169,7 +169,7 @@ def stitched(
     """
     who, region, blocks = contract.name_of(component, plugin), grid.region, range(len(grid))
     contract.lattice(who, component.halo(), component.lattice())
-    rows = contract.rows(who, component.columns())
+    rows, of_pairs = contract.rows(who, component.columns()), contract.pairs(who, component.link_columns())
     names = Names(name, early, late)
     final = names.ids_so_far(workspace)
     ended = final is not None and names.written(workspace, len(blocks))
@@ -185,7 +185,7 @@ def stitched(
         cost = bytes_of_blocks(grid, component.reach(), region, reads.voxel_bytes + IDS + WORKING)
         pairs = workspace.run(names.link, f"{name}: link", Link(component, reads, provisional, who), blocks, cost=cost)
         objects = np.concatenate([np.zeros(0, rows), *found.values()])
-        final = component.resolve(objects, merged(np.concatenate([np.zeros(0, LINK), *pairs.values()])))
+        final = component.resolve(objects, merged(np.concatenate([np.zeros(0, of_pairs), *pairs.values()])))
         contract.final(who, final, len(objects))
         workspace.save(names.final, final)
     count = int(final.max())

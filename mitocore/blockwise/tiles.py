@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mitocore.blockwise.grid import starts
 from mitocore.geometry import Roi, Shape, as_shape
-from mitocore.specs import Window
+from mitocore.specs import Blending, Window
 
 
 @dataclass(frozen=True)
@@ -64,20 +64,27 @@ class TileLattice:
         z, y, x = map(len, self.starts)
         return z * y * x
 
-    def ramp(self, axis: int) -> NDArray[np.float32]:
-        """Blending weight along one axis of a tile: one inside, falling linearly over the overlap."""
-        length, overlap = self.output[axis], self.window.overlap[axis]
-        place = np.arange(length) + 0.5
-        edge = np.minimum(place, length - place)
-        return np.minimum(1.0, edge / max(overlap, 1)).astype("f4") if overlap else np.ones(length, "f4")
+    def weight(self, blending: Blending) -> NDArray[np.float32]:
+        """How much every voxel (z, y, x) of a tile's output counts."""
+        z, y, x = (self._profile(axis, blending) for axis in range(3))
+        return z[:, None, None] * y[:, None] * x + _least(blending)
 
-    def total(self, axis: int) -> NDArray[np.float32]:
-        """Sum of the ramps of all tiles that cover each voxel of an axis of the region, weights being their product."""
+    def totals(self, blending: Blending) -> "Totals":
+        """The weights of all tiles, summed over the tiles that cover each voxel of the region."""
+        profiles = [self._summed(axis, self._profile(axis, blending)) for axis in range(3)]
+        tiles = [self._summed(axis, np.ones(self.output[axis], "f4")) for axis in range(3)]
+        return Totals(tuple(profiles), tuple(tiles), _least(blending))
+
+    def _profile(self, axis: int, blending: Blending) -> NDArray[np.float32]:
+        return profile(self.output[axis], self.window.overlap[axis], blending)
+
+    def _summed(self, axis: int, along: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the tiles have along an axis, added up for each voxel of the region."""
         low, high = self.bounds.start[axis], self.bounds.stop[axis]
         first = self.starts[axis][0]
         total = np.zeros(self.starts[axis][-1] + self.output[axis] - first, "f4")
         for start in self.starts[axis]:
-            total[start - first : start - first + self.output[axis]] += self.ramp(axis)
+            total[start - first : start - first + self.output[axis]] += along
         return total[low - first : high - first]
 
     def read(self, source: Callable[[Roi], NDArray[np.float32]], start: Shape, shape: Shape) -> NDArray[np.float32]:
@@ -125,6 +132,51 @@ class TileLattice:
             members = range(bisect_left(strips, number), bisect_left(strips, number + 1))
             start = low + number * height
             yield members, start, start + height if number < strips[-1] else self.bounds.stop[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Summed weights of a lattice, axis by axis: tiles stand in a grid, so a sum of products is a product of sums."""
+
+    profiles: tuple[NDArray[np.float32], ...]
+    tiles: tuple[NDArray[np.float32], ...]
+    """How many tiles cover each place of an axis."""
+    least: float
+
+    def over(self, z: slice, y: slice) -> NDArray[np.float32]:
+        """(z, y, x) over parts of the region, from its own first voxel on."""
+        total = self.profiles[0][z, None, None] * (self.profiles[1][y, None] * self.profiles[2])
+        if self.least:
+            total += np.float32(self.least) * self.tiles[0][z, None, None] * (self.tiles[1][y, None] * self.tiles[2])
+        return total
+
+
+def profile(length: int, overlap: int, blending: Blending) -> NDArray[np.float32]:
+    """How much the places along one axis of a tile count; weights are the product of three axes, and `_least` more.
+
+    "gaussian" and "bump" are those of PyTorch Connectomics 1.0 (Lin et al., arXiv:2112.05754): a Gaussian whose sigma
+    is a tenth of the tile, and a bump function, exp(-1 / (x (1 - x))^1.5); neither depends on the overlap.
+
+    >>> profile(6, 2, "ramp").tolist()
+    [0.25, 0.75, 1.0, 1.0, 0.75, 0.25]
+    >>> profile(4, 1, "gaussian").astype(float).round(4).tolist()
+    [0.0, 0.2494, 0.2494, 0.0]
+    """
+    if blending == "gaussian":
+        across = np.linspace(-1, 1, length) if length > 1 else np.zeros(1)
+        return np.asarray(np.exp(-(across**2) / 0.08), np.float32)
+    if blending == "bump":
+        across = np.linspace(0, 1, length + 2)[1:-1]
+        height = -((across * (1 - across)) ** -1.5)
+        return np.asarray(np.exp(height - height.max()), np.float32)
+    place = np.arange(length) + 0.5
+    edge = np.minimum(place, length - place)
+    return np.minimum(1.0, edge / max(overlap, 1)).astype("f4") if overlap else np.ones(length, "f4")
+
+
+def _least(blending: Blending) -> float:
+    """What a voxel counts at least: profiles that vanish towards the corners would divide nothing by nothing."""
+    return 0.0 if blending == "ramp" else 1e-4
 
 
 def _holding(places: list[NDArray[np.int_]]) -> Roi:

@@ -14,7 +14,7 @@ from mitocore.errors import ContractError
 from mitocore.geometry import Roi, Shape, VoxelSize
 from mitocore.interfaces import Block, LocalPostProcessor, StitchedPostProcessor
 from mitocore.specs import ArraySpec, Kind
-from mitocore.stitch import LINK, faces
+from mitocore.stitch import faces
 
 NOTHING = np.zeros(0, np.uint8)
 """The table of a pass that leaves only voxels."""
@@ -155,12 +155,16 @@ class Link:
                 for part, values in parts:
                     ids[part.within(read)] = values
                 found.append(self._pairs(near, read, ids))
-        return np.concatenate(found) if found else np.zeros(0, LINK)
+        return np.concatenate(found) if found else np.zeros(0, self._dtype)
 
     def _pairs(self, write: Roi, read: Roi, ids: NDArray[np.uint64]) -> NDArray[Any]:
         found = self.component.link(self.reads.block(write, read), ids)
-        contract.links(self.who, found, self.provisional.offsets[-1])
+        contract.links(self.who, found, self.provisional.offsets[-1], self._dtype)
         return found
+
+    @property
+    def _dtype(self) -> np.dtype[Any]:
+        return contract.pairs(self.who, self.component.link_columns())
 
 
 @dataclass(frozen=True, slots=True)

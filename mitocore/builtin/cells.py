@@ -11,20 +11,15 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
+from mitocore.builtin.mitochondria import Room, Tube
 from mitocore.errors import ConfigError
 from mitocore.geometry import Roi, Shape, VoxelSize, as_shape
 
 Floats = NDArray[np.float32]
 
 _CELL = 1000.0  # distance of neighbouring cells
-_RADIUS = (95.0, 175.0)  # of mitochondria
-_LENGTH = (200.0, 1200.0)
-_DENSITY = 0.16  # share of the volume that mitochondria are tried to fill
-_TOUCHING = 0.5  # share of the mitochondria that get a neighbour of their own
-_SPACE = 24.0  # between mitochondria that do not touch
 _COARSEST = 64.0  # edge of a voxel
 _PIECE = 50.0  # radius of the smallest piece that counts of a mitochondrion which others cut in pieces
-_PATIENCE = 800  # failures in a row after which a volume counts as full
 _TILE: Shape = (16, 32, 32)
 
 
@@ -42,8 +37,18 @@ class Cells:
     boundary: NDArray[np.bool_]
 
 
-def cells(shape: Shape = (64, 256, 256), seed: int = 0, *, voxel_size: VoxelSize | None = None) -> Cells:
+def cells(
+    shape: Shape = (64, 256, 256),
+    seed: int = 0,
+    *,
+    voxel_size: VoxelSize | None = None,
+    strings: float = 0.0,
+    tangles: float = 0.0,
+) -> Cells:
     """Cells with mitochondria, some of which touch; vesicles, membranes and dark bodies are there to distract.
+
+    Two kinds are hard to tell apart from others, and frequent in neurons (Wei et al. 2020, MitoEM): mitochondria on a
+    string, and tangles. A share of each can be asked for.
 
     Parameters
     ----------
@@ -53,11 +58,15 @@ def cells(shape: Shape = (64, 256, 256), seed: int = 0, *, voxel_size: VoxelSize
         Equal seeds give equal volumes.
     voxel_size
         8 nm along each axis by default, 64 nm at most; unequal edges give sections.
+    strings
+        Share of the places with a mitochondrion on a string: swellings joined by bridges a few voxels wide, one object.
+    tangles
+        Share of the places with a tangle: long bent mitochondria pressed against each other, an object each.
 
     Raises
     ------
     ConfigError
-        If a voxel is too large to show a mitochondrion.
+        If a voxel is too large to show a mitochondrion, or shares are negative or more than 1 together.
 
     >>> tissue = cells((8, 32, 32), seed=1)
     >>> tissue.raw.shape, str(tissue.raw.dtype), bool((tissue.semantic > 0).any())
@@ -69,36 +78,32 @@ def cells(shape: Shape = (64, 256, 256), seed: int = 0, *, voxel_size: VoxelSize
         raise ConfigError(
             f"voxels of {size} are too large to show a mitochondrion", where="synthetic tissue", hint=hint
         )
-    return _Tissue(shape, size, np.random.default_rng(seed)).made()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Tube:
-    """A mitochondrion: points along a bent axis, nm, and the radius at each."""
-
-    points: NDArray[np.float64]
-    radii: NDArray[np.float64]
-
-    def distance(self, other: "_Tube") -> float:
-        """Smallest distance of the two surfaces."""
-        apart = np.linalg.norm(self.points[:, None] - other.points[None], axis=-1)
-        return float((apart - self.radii[:, None] - other.radii[None]).min())
+    if min(strings, tangles) < 0 or strings + tangles > 1:
+        raise ConfigError(
+            f"strings = {strings:g} and tangles = {tangles:g} are no shares of one whole",
+            where="synthetic tissue",
+            hint="both at least 0, together at most 1",
+        )
+    return _Tissue(shape, size, np.random.default_rng(seed), strings, tangles).made()
 
 
 class _Tissue:
-    def __init__(self, shape: Shape, voxel_size: VoxelSize, rng: np.random.Generator) -> None:
-        self.shape, self.rng = shape, rng
+    def __init__(
+        self, shape: Shape, voxel_size: VoxelSize, rng: np.random.Generator, strings: float, tangles: float
+    ) -> None:
+        self.shape, self.rng, self.strings, self.tangles = shape, rng, strings, tangles
         self.edges = np.array(voxel_size.edges)
         self.extent = self.edges * shape
         self.noise = {nm: self._noise(nm) for nm in (40.0, 90.0, 250.0, 700.0)}
-        low, high = -_CELL * np.ones(3), self.extent + _CELL
-        number = max(2, round(float(np.prod(high - low)) / _CELL**3))
+        apart = _CELL * (1 + strings + tangles)  # long mitochondria and many in one place need room
+        low, high = -apart * np.ones(3), self.extent + apart
+        number = max(2, round(float(np.prod(high - low)) / apart**3))
         self.centres = rng.uniform(low, high, (number, 3))
 
     def made(self) -> Cells:
         owner, wall, grey = self._cytoplasm()
-        self.owner, self.wall = owner, wall
-        tubes = self._tubes()
+        self.room = Room(owner, wall, self.edges, self.rng)
+        tubes = self.room.filled(self.strings, self.tangles)
         nearest = np.zeros(self.shape, np.float32)  # nm from the surface of the mitochondrion a voxel is deepest in
         instances = np.zeros(self.shape, np.int64)
         for number, tube in enumerate(tubes, start=1):
@@ -156,77 +161,12 @@ class _Tissue:
         grey += 10 * np.exp(-np.square(wall / 4)) - 78 * np.exp(-np.square((wall - 9) / 8))  # cleft and membranes
         return owner, wall, np.asarray(grey, np.float32)
 
-    def _clear(self, tube: _Tube, space: float = 0.0) -> bool:
-        """Whether the tube lies inside one cell, as far as it lies in the volume."""
-        at = np.floor(tube.points / self.edges).astype(int)
-        seen = ((at >= 0) & (at < self.shape)).all(axis=1)
-        where = tuple(at[seen].T)
-        owners = self.owner[where]
-        one = len(owners) > 0 and bool((owners == owners[0]).all())
-        return one and bool((self.wall[where] > 0.9 * tube.radii[seen] + space).all())
-
-    def _tubes(self) -> list[_Tube]:
-        tubes: list[_Tube] = []
-        wanted = _DENSITY * float(np.prod(self.extent))
-        failures = 0
-        while wanted > 0 and failures < _PATIENCE:
-            failures += 1
-            tube = self._tube(self.rng.uniform(*_LENGTH), self.rng.uniform(-0.1, 1.1, 3) * self.extent)
-            if self._placeable(tube) and all(tube.distance(t) > _SPACE for t in tubes):
-                failures = 0
-                tubes.append(tube)
-                wanted -= self._volume(tube)
-                if self.rng.random() < _TOUCHING and (partner := self._partner(tube, tubes)):
-                    tubes.append(partner)
-                    wanted -= self._volume(partner)
-        if not tubes:  # a volume smaller than a mitochondrion shows a part of one
-            tubes.append(_Tube(np.linspace(self.extent * 0.3, self.extent * 0.5, 8), np.full(8, self.extent.max() / 3)))
-        return tubes
-
-    def _volume(self, tube: _Tube) -> float:
-        """Cubic nm of the tube inside the volume, roughly."""
-        inside = ((tube.points > 0) & (tube.points < self.extent)).all(axis=1)
-        length = float(np.linalg.norm(np.diff(tube.points, axis=0), axis=1).sum())
-        return float(inside.mean() * np.pi * np.square(tube.radii).mean() * (length + tube.radii.mean()))
-
-    def _tube(self, length: float, middle: NDArray[np.float64]) -> _Tube:
-        along, side = self.rng.standard_normal((2, 3))
-        along /= np.linalg.norm(along)
-        side -= along * (side @ along)
-        side *= self.rng.uniform(0, 0.35) * length / max(float(np.linalg.norm(side)), 1e-9)
-        t = np.linspace(-0.5, 0.5, 8 + int(length / 30))
-        points = middle + np.outer(t, along * length) + np.outer(0.5 - 4 * t**2, side)
-        wave = 1 + 0.14 * np.sin(self.rng.uniform(0, 6.3) + t * self.rng.uniform(3, 9))
-        return _Tube(points, self.rng.uniform(*_RADIUS) * wave)
-
-    def _placeable(self, tube: _Tube) -> bool:
-        """Inside one cell, and inside the volume in one piece."""
-        margin = tube.radii[:, None] / 2
-        inside = ((tube.points > -margin) & (tube.points < self.extent + margin)).all(axis=1)
-        return np.count_nonzero(np.diff(inside.astype(int), prepend=0) == 1) == 1 and self._clear(tube)
-
-    def _partner(self, tube: _Tube, tubes: list[_Tube]) -> _Tube | None:
-        """A second, shorter mitochondrion pressed against the first."""
-        for _ in range(60):
-            at = tube.points[self.rng.integers(len(tube.points))]
-            fresh = self._tube(self.rng.uniform(_LENGTH[0], 500.0), at)
-            move = self.rng.standard_normal(3)
-            for _ in range(60):
-                if (gap := fresh.distance(tube)) > -14:
-                    break
-                fresh = _Tube(fresh.points + move / np.linalg.norm(move) * max(4.0, -gap / 4), fresh.radii)
-            others = (t for t in tubes if t is not tube)
-            fits = -14 < fresh.distance(tube) < 6 and self._placeable(fresh)
-            if fits and all(fresh.distance(t) > _SPACE for t in others):
-                return fresh
-        return None
-
     def _box(self, low: NDArray[Any], high: NDArray[Any]) -> Roi:
         """The voxels of a box in nm; empty if it lies outside the volume."""
         start, stop = (np.clip(nm / self.edges, 0, self.shape) for nm in (low, high))
         return Roi(as_shape(np.floor(start)), as_shape(np.maximum(np.ceil(stop), np.floor(start))))
 
-    def _draw(self, tube: _Tube, number: int, grey: Floats, nearest: Floats, instances: NDArray[np.int64]) -> None:
+    def _draw(self, tube: Tube, number: int, grey: Floats, nearest: Floats, instances: NDArray[np.int64]) -> None:
         """Paint one mitochondrion where it is deeper than those before it."""
         reach = tube.radii[:, None] + 40  # farther from its axis, nothing is this mitochondrion
         box = self._box((tube.points - reach).min(axis=0), (tube.points + reach).max(axis=0))
@@ -244,13 +184,13 @@ class _Tissue:
             nearer = apart < surface[part]
             surface[part][nearer] = apart[nearer]
             along[part][nearer] = k * step
-        surface += 8 * self.noise[250.0][here] + 3 * self.noise[90.0][here]
+        surface += tube.rough * (8 * self.noise[250.0][here] + 3 * self.noise[90.0][here])
         mine = surface < nearest[here]
         grey[here][mine] = self._mitochondrion(surface, along, box, tube)[mine]
         nearest[here][mine] = surface[mine]
         instances[here][mine] = number
 
-    def _mitochondrion(self, surface: Floats, along: Floats, box: Roi, tube: _Tube) -> Floats:
+    def _mitochondrion(self, surface: Floats, along: Floats, box: Roi, tube: Tube) -> Floats:
         """Matrix, cristae and the two membranes, at `surface` nm (negative) from the outer one."""
         here = box.slices
         side = self.rng.standard_normal(3)
@@ -263,7 +203,8 @@ class _Tissue:
         centred = bent - (sheet + 0.5) * period
         # A crista enters from one wall and ends somewhere inside, each at another depth.
         ends = np.sin(sheet * 2.4 + self.rng.uniform(0, 6.3))
-        there = 1 / (1 + np.exp(-9 * (np.sign(ends) * across / np.float32(tube.radii.mean()) + 0.3 + np.abs(ends))))
+        depth = np.sign(ends) * across / np.float32(tube.radii.mean()) + 0.3 + np.abs(ends)
+        there = 1 / (1 + np.exp(np.minimum(-9 * depth, 88)))  # exp(89) is more than a float32 holds
         grey = 121 + self.rng.uniform(-8, 8) + 5 * self.noise[40.0][here] + 3 * self.noise[90.0][here]
         grey = grey - 44 * np.exp(-np.square(centred / 10)) * there * (surface < -20)
         grey = grey + 10 * np.exp(-np.square((surface + 14) / 4))
@@ -277,15 +218,15 @@ class _Tissue:
         for _ in range(self.rng.poisson(6 * cubic_microns)):
             heart = self.rng.uniform(0, 1, 3) * self.extent
             for centre in self.rng.normal(heart, 170, (int(self.rng.integers(30, 160)), 3)):
-                self._ball(grey, instances, _Tube(centre[None], self.rng.uniform(16, 25, 1)), lumen=True)
+                self._ball(grey, instances, Tube(centre[None], self.rng.uniform(16, 25, 1)), lumen=True)
         for _ in range(1 + self.rng.poisson(2 * cubic_microns)):
             centre = self.rng.uniform(0, 1, 3) * self.extent
-            self._ball(grey, instances, _Tube(centre[None], self.rng.uniform(50, 120, 1)), lumen=False)
+            self._ball(grey, instances, Tube(centre[None], self.rng.uniform(50, 120, 1)), lumen=False)
 
-    def _ball(self, grey: Floats, instances: NDArray[np.int64], ball: _Tube, *, lumen: bool) -> None:
+    def _ball(self, grey: Floats, instances: NDArray[np.int64], ball: Tube, *, lumen: bool) -> None:
         (centre,), (radius,) = ball.points, ball.radii
         box = self._box(centre - radius - 30, centre + radius + 30)
-        if not self._clear(ball, space=20) or instances[box.slices].any():
+        if not self.room.clear(ball, space=20) or instances[box.slices].any():
             return
         here, axes = box.slices, zip(self._axes(box), centre, strict=True)
         apart = np.sqrt(_square([axis - np.float32(c) for axis, c in axes])) - np.float32(radius)

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mitocore.builtin.cells import Cells, cells
 from mitocore.component import PathOption
@@ -29,8 +29,8 @@ _computing = Lock()  # threads that open the image and its truth at once wait fo
 
 
 @lru_cache(maxsize=2)
-def _cells(shape: Shape, seed: int, voxel_size: VoxelSize) -> Cells:
-    return cells(shape, seed, voxel_size=voxel_size)
+def _cells(shape: Shape, seed: int, voxel_size: VoxelSize, strings: float, tangles: float) -> Cells:
+    return cells(shape, seed, voxel_size=voxel_size, strings=strings, tangles=tangles)
 
 
 class SampleReader(Reader):
@@ -44,8 +44,20 @@ class SampleReader(Reader):
     """Voxels (z, y, x)."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Which tissue."""
+    strings: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the places with a mitochondrion on a string: swellings joined by thin bridges, one object."""
+    tangles: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the places with a tangle of mitochondria pressed against each other; with `strings`, at most 1."""
     array: Array = "image"
     """The image, or a truth: instances, semantic (1 in mitochondria) or boundary."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if self.strings + self.tangles > 1:
+            raise ValueError(
+                f"strings = {self.strings:g} and tangles = {self.tangles:g} are more than one whole; at most 1 together"
+            )
+        return self
 
     def open(self) -> Volume:
         return _Sample(self)
@@ -68,6 +80,7 @@ class _Sample(Volume):
 
     def read(self, roi: Roi) -> NDArray[Any]:
         with _computing:
-            tissue = _cells(self._reader.shape, self._reader.seed, self._reader.voxel_size)
+            asked = self._reader
+            tissue = _cells(asked.shape, asked.seed, asked.voxel_size, asked.strings, asked.tangles)
         array: NDArray[Any] = getattr(tissue, self._field)
         return np.array(array[roi.slices][None])

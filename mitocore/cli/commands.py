@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,35 +25,48 @@ from mitocore.specs import Kind
 Scores = Mapping[str, Mapping[str, float]]
 
 
-def evaluate(
-    voice: Voice,
-    prediction: str,
-    truth: str,
-    metrics: Sequence[str],
-    kind: str | None,
-    roi: str | None,
-    ignore: Sequence[int],
-    as_json: bool,
-    output: Path | None,
-    false_positives: Path | None,
-) -> None:
+@dataclass(frozen=True)
+class Asked:
+    """What `mitocore evaluate` is asked to look at, and to list."""
+
+    metrics: Sequence[str]
+    kind: str | None
+    roi: str | None
+    ignore: Sequence[int]
+    scores: str | None
+    settings: Sequence[str]
+    false_positives: Path | None
+    matches: Path | None
+
+
+def evaluate(voice: Voice, prediction: str, truth: str, asked: Asked, as_json: bool, output: Path | None) -> None:
     """Score; print a table or JSON."""
     if output and output.suffix not in (".csv", ".json"):
         raise DataError(f"scores cannot be written to {str(output)!r}", where="--output", hint="-o scores.csv")
-    with speaking(voice) as told, nearest_hinted(prediction, truth):
+    given = [prediction, truth, *([asked.scores] if asked.scores else [])]
+    with speaking(voice) as told, nearest_hinted(*given):
         scores = runs.evaluate(
             prediction,
             truth,
-            metrics,
-            kind=_kind(kind),
-            roi=roi,
-            ignore=ignore,
-            false_positives=false_positives,
+            asked.metrics,
+            kind=_kind(asked.kind),
+            roi=asked.roi,
+            ignore=asked.ignore,
+            options=_options(asked.settings),
+            scores=asked.scores,
+            false_positives=asked.false_positives,
+            matches=asked.matches,
             progress=told,
         )
     if output:
         _write_scores(output, scores)
-    typer.echo(json.dumps(scores, indent=2) if as_json else _scores_table(scores))
+    typer.echo(_json(scores) if as_json else _scores_table(scores))
+
+
+def _options(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Options by metric, of METRIC.OPTION=VALUE."""
+    names = {text.partition(".")[0] for text in settings if "." in text.partition("=")[0]}
+    return toml.override(toml.Document({name: {} for name in names}), settings).data
 
 
 def validate(file: Path, settings: Sequence[str], no_data: bool) -> None:
@@ -70,6 +85,8 @@ def convert(
     voxel_size: str | None,
     kind: str | None,
     roi: str | None,
+    scale: str | None,
+    dtype: str | None,
     reader: str | None,
     writer: str | None,
 ) -> None:
@@ -77,7 +94,16 @@ def convert(
     size, held = voxel_size_of(voxel_size), _kind(kind)
     with speaking(voice) as told, nearest_hinted(source):
         spec = conversion.convert(
-            source, target, voxel_size=size, kind=held, roi=roi, reader=reader, writer=writer, progress=told
+            source,
+            target,
+            voxel_size=size,
+            kind=held,
+            roi=roi,
+            scale_factors=scale,
+            dtype=dtype,
+            reader=reader,
+            writer=writer,
+            progress=told,
         )
     typer.echo(f"{target}\n  {described(spec)}")
 
@@ -133,6 +159,8 @@ def _rows(scores: Scores) -> list[tuple[str, str, float]]:
 
 def _scores_table(scores: Scores, indent: str = "") -> str:
     def text(value: float) -> str:
+        if math.isnan(value):
+            return "–"
         return f"{value:,.0f}" if value.is_integer() and abs(value) > 1 else f"{value:.4f}"
 
     return table(
@@ -140,14 +168,20 @@ def _scores_table(scores: Scores, indent: str = "") -> str:
     )
 
 
+def _json(scores: Scores) -> str:
+    """NaN, where there is nothing to say, becomes null: JSON has no other word for it."""
+    known = {metric: {n: None if math.isnan(v) else v for n, v in found.items()} for metric, found in scores.items()}
+    return json.dumps(known, indent=2)
+
+
 def _write_scores(path: Path, scores: Scores) -> None:
     if path.suffix == ".json":
-        content = json.dumps(scores, indent=2) + "\n"
+        content = _json(scores) + "\n"
     else:
         lines = io.StringIO()
         writer: Any = csv.writer(lines, lineterminator="\n")
         writer.writerow(("metric", "score", "value"))
-        writer.writerows(_rows(scores))
+        writer.writerows((*names, "" if math.isnan(value) else value) for *names, value in _rows(scores))
         content = lines.getvalue()
     try:
         path.write_text(content, encoding="utf-8")

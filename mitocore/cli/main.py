@@ -263,6 +263,7 @@ def evaluate(
     context: typer.Context,
     prediction: Annotated[str, typer.Argument(metavar="PREDICTION", help="PATH[::KEY]")],
     truth: Annotated[str, typer.Argument(metavar="TRUTH", help="Labels, PATH[::KEY].")],
+    *,
     metric: Annotated[
         list[str] | None,
         typer.Option("--metric", metavar="NAME", help="Repeatable. Default: all that fit."),
@@ -285,13 +286,30 @@ def evaluate(
             help="List predicted objects that match no true one in a .csv file, which samplers take as points.",
         ),
     ] = None,
+    matches: Annotated[
+        Path | None,
+        typer.Option(
+            "--matches", metavar="FILE", help="List the pairs of objects that overlap in a .csv file, the worst first."
+        ),
+    ] = None,
+    scores: Annotated[
+        str | None,
+        typer.Option(
+            "--scores",
+            metavar="PATH[::KEY]",
+            help="How sure objects are: probabilities, or a .csv file of id and score.",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="M.K=V", help="Set an option of a metric; repeatable."),
+    ] = None,
 ) -> None:
     """Score a prediction against the truth."""
     from mitocore.cli import commands
 
-    commands.evaluate(
-        context.obj, prediction, truth, metric or [], kind, roi, ignore or [], json, output, false_positives
-    )
+    asked = commands.Asked(metric or [], kind, roi, ignore or [], scores, settings or [], false_positives, matches)
+    commands.evaluate(context.obj, prediction, truth, asked, json, output)
 
 
 @command(app, "validate")
@@ -317,6 +335,14 @@ def convert(
     voxel_size: VoxelSizeText = None,
     kind: KindName = None,
     roi: RoiText = None,
+    scale: Annotated[
+        str | None,
+        typer.Option("--scale", metavar="Z,Y,X", help="Voxels of the copy per voxel: 1,0.5,0.5 halves y and x."),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option("--dtype", metavar="DTYPE", help="Of the copy; labels may become narrower, if they fit."),
+    ] = None,
     reader: Annotated[
         str | None,
         typer.Option("--reader", metavar="NAME", help="One of `mitocore describe reader`. Default: by suffix."),
@@ -329,7 +355,7 @@ def convert(
     """Copy a volume into another format."""
     from mitocore.cli import commands
 
-    commands.convert(context.obj, source, target, voxel_size, kind, roi, reader, writer)
+    commands.convert(context.obj, source, target, voxel_size, kind, roi, scale, dtype, reader, writer)
 
 
 @command(app, "demo")

@@ -20,7 +20,9 @@ from mitocore.geometry import Shape
 from mitocore.header import WeightsHeader, read_header
 from mitocore.interfaces import Model, Normalizer, PostProcessor, Reader, Writer
 from mitocore.registry import Entry, Registry
-from mitocore.specs import Axis, Kind, Storage
+from mitocore.resampling import Factors
+from mitocore.scaling import factors_of
+from mitocore.specs import Axis, Blending, Kind, Storage
 from mitocore.symmetry import Turns
 
 T = TypeVar("T")
@@ -67,6 +69,9 @@ class PredictTable(_Table):
     (4 times the work), "plane": the y-x transpose too (8), "all": the flip of z too (16)."""
     reduce: Literal["mean", "min", "max"] = "mean"
     """How the results of all symmetries, and of all networks of an ensemble, become one."""
+    blending: Blending = "ramp"
+    """How much a voxel counts where tiles overlap: "ramp" falls to their faces along the overlap; "gaussian" and "bump"
+    fall from their middle, as in PyTorch Connectomics."""
 
 
 class RunTable(_Table):
@@ -98,6 +103,9 @@ class OutputTable(_Table):
     """File or folder to create."""
     save: tuple[str, ...] = ()
     """Arrays as "step.array", or "all" alone. Default: all arrays of the last step."""
+    scale_factors: Annotated[Factors, BeforeValidator(factors_of)] = (1, 1, 1)
+    """Voxels of the output per voxel of the input along (z, y, x): [1, 0.5, 0.5] halves the resolution of sections.
+    Masks, classes and ids take the nearest voxel; probabilities and images the mean of what a larger voxel covers."""
 
 
 class _File(_Table):
@@ -148,6 +156,8 @@ class PipelineConfig:
     """What the input holds, if the file does not say: an image."""
     writer: Writer | None = None
     save: tuple[str, ...] = ()
+    scale_factors: Factors | None = None
+    """Voxels of the output per voxel of the input along (z, y, x); None: the same."""
     run: RunTable = RunTable()
     document: Document = field(default_factory=lambda: Document({}))
     notes: tuple[str, ...] = ()
@@ -184,8 +194,10 @@ def configure(document: Document, registry: Registry, *, data: bool = True) -> P
     steps = [checked(partial(read_step, table, number=n), "step", n) for n, table in enumerate(file.step)]
     writer: Writer | None = None
     save: tuple[str, ...] = ()
+    factors: Factors | None = None
     if file.output is not None:
-        writer, save = checked(partial(_output, file.output, registry, document), "output") or (None, ())
+        read_output = partial(_output, file.output, registry, document)
+        writer, save, factors = checked(read_output, "output") or (None, (), None)
     if not file.step:
         problem = ConfigError("there is no [[step]]", where=str(document.path or ""), hint='[[step]] weights = "…"')
         findings.append((0, problem))
@@ -198,6 +210,7 @@ def configure(document: Document, registry: Registry, *, data: bool = True) -> P
         kind=kind,
         writer=writer,
         save=save,
+        scale_factors=factors,
         run=file.run,
         document=document,
         notes=tuple(notes),
@@ -235,11 +248,13 @@ def _input(table: dict[str, Any], registry: Registry, document: Document) -> tup
     return _typed(reader, Reader), kind
 
 
-def _output(table: dict[str, Any], registry: Registry, document: Document) -> tuple[Writer, tuple[str, ...]]:
-    own = {key: table[key] for key in ("path", "save") if key in table}
+def _output(
+    table: dict[str, Any], registry: Registry, document: Document
+) -> tuple[Writer, tuple[str, ...], Factors | None]:
+    own = {key: table[key] for key in OutputTable.model_fields if key in table}
     stated = parse(OutputTable, own, document, "output", what="the output")
     check_placeholders(document)
-    options = {key: value for key, value in table.items() if key not in ("path", "save", "writer")}
+    options = {key: value for key, value in table.items() if key not in (*own, "writer")}
     writer, _ = opened_by(
         "writer", stated.path, registry, document, "output", options=options, named=table.get("writer")
     )
@@ -247,7 +262,7 @@ def _output(table: dict[str, Any], registry: Registry, document: Document) -> tu
     if writer.holds == "one" and _source(document) == Path(writer.path):
         problem = f"{writer.path!r} is the input itself, which is not written over"
         raise ConfigError(problem, where=document.where("output", "path"), hint="another path for the output")
-    return writer, stated.save
+    return writer, stated.save, None if stated.scale_factors == (1, 1, 1) else stated.scale_factors
 
 
 def _source(document: Document) -> Path | None:

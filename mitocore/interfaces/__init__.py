@@ -2,7 +2,7 @@
 
 from mitocore.interfaces.augment import VALID, Augment
 from mitocore.interfaces.loss import Loss
-from mitocore.interfaces.metric import Metric
+from mitocore.interfaces.metric import Metric, ObjectMetric, Seen
 from mitocore.interfaces.model import Model
 from mitocore.interfaces.normalizer import Normalizer, Stats
 from mitocore.interfaces.postprocessor import (
@@ -33,12 +33,14 @@ __all__ = [
     "Metric",
     "Model",
     "Normalizer",
+    "ObjectMetric",
     "ObjectwisePostProcessor",
     "PostProcessor",
     "Progress",
     "Reader",
     "Sampler",
     "SamplerIndex",
+    "Seen",
     "Stats",
     "StitchedPostProcessor",
     "Target",

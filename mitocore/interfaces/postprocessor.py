@@ -1,7 +1,7 @@
 """What turns predictions into objects, by how much it must see."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -61,6 +61,15 @@ class PostProcessor(Component):
         del voxel_size
         return self
 
+    def reading(self, given: Mapping[str, ArraySpec]) -> Self:
+        """This step with what it takes over from the specs of its inputs, such as the offsets of affinities.
+
+        Called once, when a run is planned, after `gives` has accepted them. What is taken over must become an option,
+        so that it is part of the digest.
+        """
+        del given
+        return self
+
     def halo(self) -> Shape:
         """Voxels of context needed on every side."""
         return (0, 0, 0)
@@ -68,6 +77,13 @@ class PostProcessor(Component):
     def block_shape(self, volume: VolumeSpec, preferred: Shape) -> Shape:
         """Blocks this step insists on, e.g. whole planes. Default: the engine's choice."""
         return preferred
+
+    def hint_if_empty(self) -> str:
+        """What to look at if this step gives instances and gave none, such as inputs that were swapped.
+
+        It ends a warning that names the options and the range of every input.
+        """
+        return "is a threshold too high?"
 
 
 class LocalPostProcessor(PostProcessor):
@@ -121,6 +137,15 @@ class StitchedPostProcessor(PostProcessor):
         """The author's own columns, as numpy (name, dtype). Additive, unless `resolve` is overridden."""
         return []
 
+    def read_late(self) -> tuple[str, ...]:
+        """`late`, or fewer where another option lets `label` or `link` read one of them."""
+        return self.late
+
+    def link_columns(self) -> list[tuple[str, str]]:
+        """The author's own columns of links, as numpy (name, dtype): part of the key, so that a pair has a row for
+        each of their values, e.g. the bins of a histogram. Only weights are summed."""
+        return []
+
     @abstractmethod
     def label(self, block: Block) -> tuple[NDArray[np.uint32], NDArray[Any] | None]:
         """Objects of this block alone.
@@ -135,12 +160,12 @@ class StitchedPostProcessor(PostProcessor):
         """
 
     def link(self, block: Block, ids: NDArray[np.uint64]) -> NDArray[Any]:
-        """Pairs of objects that may belong together, as a `LINK` array.
+        """Pairs of objects that may belong together, as a `LINK` array, with `link_columns()` if there are any.
 
         `ids` (z, y, x) over `block.read` are provisional and unique over the volume. Over faces, `block.write` is a
         block's (or tile's) own side of one face, `reach` deep; count pairs of a voxel in it and one outside: ids are 0
         where a pair belongs to another slab. Over blocks, `block.read` is `block.write` grown by `reach`; count a
-        pair where its lower voxel (raster order) is written. Weights of equal pairs are summed, and sums are exact.
+        pair where its lower voxel (raster order) is written. Weights of equal rows are summed, and sums are exact.
         Default: pairs that touch across the surface of `block.write`, by `neighbourhood`; their weight has no meaning.
         """
         return touching(ids, block.write.within(block.read), self.neighbourhood())
@@ -185,6 +210,14 @@ class ObjectwisePostProcessor(PostProcessor):
     def neighbourhood(self) -> Literal[6, 18, 26]:
         """What connects a component of the mask: the widest connectivity anything in `process` uses."""
         return 26
+
+    def mask_reads(self) -> Collection[str]:
+        """Inputs that `mask` looks at; its blocks hold no others. Default: all."""
+        return self.needs()
+
+    def read_late(self) -> tuple[str, ...]:
+        """`late`, or fewer where another option lets `process` read one of them."""
+        return self.late
 
     @abstractmethod
     def mask(self, block: Block) -> NDArray[np.bool_]:

@@ -121,7 +121,9 @@ class ModelStep:
             finished = len(journal.tables)
             if finished < len(boxes):
                 predict = self.predict
-                settings = Inference(self.device, precision, self.batch, predict.tta, predict.reduce, self.rows)
+                settings = Inference(
+                    self.device, precision, self.batch, predict.tta, predict.reduce, predict.blending, self.rows
+                )
                 tiles = _Tiles(workspace, self.step.name, len(self.lattice), finished / len(boxes))
                 seams = workspace.scratch(shared)
                 with ExitStack() as stack:

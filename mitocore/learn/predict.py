@@ -24,7 +24,7 @@ from mitocore.errors import ContractError
 from mitocore.geometry import Roi, as_shape
 from mitocore.learn.device import native_bf16
 from mitocore.learn.turned import Reduce, Turning
-from mitocore.specs import Head
+from mitocore.specs import Blending, Head
 from mitocore.symmetry import Turns
 
 Read = Callable[[Roi], NDArray[np.float32]]
@@ -41,6 +41,8 @@ class Inference:
     """Test-time augmentation: symmetries under which each tile is predicted."""
     reduce: Reduce = "mean"
     """How the results of all symmetries and networks become one."""
+    blending: Blending = "ramp"
+    """How much each voxel of a tile counts."""
     rows: int | None = None
     """Rows of tiles in a strip; None: the whole section at once."""
 
@@ -216,11 +218,8 @@ class _Strip:
             row: torch.zeros((sum(self.channels), deep, stop - start, bounds.shape[2]), device=device)
             for row, (start, stop) in self.ends.items()
         }
-        ramps = [torch.from_numpy(lattice.ramp(axis)).to(device) for axis in range(3)]
-        self.ramp = ramps[0][:, None, None] * ramps[1][:, None] * ramps[2]
-        totals = [torch.from_numpy(lattice.total(axis)).to(device) for axis in range(3)]
-        within = slice(low - bounds.start[1], high - bounds.start[1])
-        self.total_z, self.total_yx = totals[0], totals[1][within, None] * totals[2]
+        self.weight = torch.from_numpy(lattice.weight(settings.blending)).to(device)
+        self.totals = lattice.totals(settings.blending)
 
     def _ends(self, y: int) -> tuple[int, int]:
         """First y and last y + 1 of what a row of tiles that starts at `y` gives to the region."""
@@ -316,14 +315,14 @@ class _Strip:
             held = Roi((base, upper, left), (base + self.sums[row].shape[1], lower, right))
             seen = whole.clip(held)  # what lies above was finished before
             here = seen.within(whole)
-            self.sums[row][(slice(None), *seen.within(held))] += tile[(slice(None), *here)] * self.ramp[here]
+            self.sums[row][(slice(None), *seen.within(held))] += tile[(slice(None), *here)] * self.weight[here]
 
     @torch.inference_mode()
     def _finish(self, layer: int, start: int, stop: int, base: int) -> tuple[Roi, dict[str, NDArray[np.float32]]]:
         bounds = self.lattice.bounds
         reach = max(lower for _, lower in self.ends.values())
         shape = (sum(self.channels), stop - start, reach - self.low, bounds.shape[2])
-        total = torch.zeros(shape, device=self.total_z.device)
+        total = torch.zeros(shape, device=self.weight.device)
         shared = self.seam.load(layer)
         if shared is not None:
             total[:, :, : shared.shape[2]] += shared.to(total.device)
@@ -332,7 +331,8 @@ class _Strip:
         if self.high < bounds.stop[1]:
             self.seam.save(layer, total[:, :, self.high - self.low :])
         tall = self.high - self.low
-        weight = self.total_z[start - bounds.start[0] : stop - bounds.start[0], None, None] * self.total_yx
+        top, rows = bounds.start[0], slice(self.low - bounds.start[1], self.high - bounds.start[1])
+        weight = torch.from_numpy(self.totals.over(slice(start - top, stop - top), rows)).to(total.device)
         values = total[:, :, :tall].div_(weight).cpu().numpy()
         parts = np.split(values, np.cumsum(self.channels)[:-1])
         named = {head.name: part for head, part in zip(self.heads, parts, strict=True)}

@@ -102,8 +102,13 @@ def _opened(config: PipelineConfig) -> VolumeSpec:
 
 
 def _input_spec(config: PipelineConfig, volume: VolumeSpec | None) -> ArraySpec:
-    kind = config.kind or (volume.kind if volume else Kind.IMAGE)
-    return ArraySpec(kind, volume.channels if volume else ("",))
+    if volume is None:
+        return ArraySpec(config.kind or Kind.IMAGE)
+    try:
+        return volume.array(config.kind)
+    except DataError as error:
+        error.where = error.where or config.document.where("input", "path")
+        raise
 
 
 def _saved(

@@ -108,6 +108,7 @@ def _planned(
             wires[name] = wire
     given = {name: selected(arrays[wire.source], wire.channels) for name, wire in wires.items()}
     gives = {name: _stored(spec, step) for name, spec in component.gives(given).items()}
+    component = component.reading(given)
     if step.storage and not any(spec.storage for spec in gives.values()):
         raise WiringError(f"storage does not apply to {step.name!r}: it gives no probability", hint="leave storage out")
     return PlannedStep(step.name, component, qualified, version, wires, gives, step.where, config=step)

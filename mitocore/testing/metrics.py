@@ -1,7 +1,7 @@
 """What metrics promise."""
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mitocore.blockwise.grid import BlockGrid
+from mitocore.builtin.targets.affinities import Affinity
 from mitocore.geometry import Roi, VoxelSize
 from mitocore.interfaces import Block, Metric
+from mitocore.interfaces.metric import finished
 from mitocore.specs import ArraySpec, Kind
 from mitocore.testing.checking import Check, CheckFailed, config_error_allowed, require, unmodified
 from mitocore.testing.examples import array_of
@@ -19,36 +21,56 @@ from mitocore.testing.suite import ComponentTests
 
 SHAPE = (10, 18, 16)
 EDGES = VoxelSize(16.0, 8.0, 8.0)
+_TRUTHS = {Kind.PROBABILITY: Kind.MASK, Kind.AFFINITY: Kind.INSTANCE}
 _BLOCKS = (SHAPE, (5, 9, 8), (4, 18, 5))
 
 
 def _example(metric: Metric, seed: int = 0) -> dict[str, NDArray[Any]]:
     """A prediction and a truth (c, z, y, x) that differ."""
     rng = np.random.default_rng(seed)
-    truth = ArraySpec(Kind.MASK) if metric.compares is Kind.PROBABILITY else ArraySpec(metric.compares)
-    predicted = array_of(ArraySpec(metric.compares), SHAPE, rng)
+    truth = ArraySpec(_TRUTHS.get(metric.compares, metric.compares))
+    predicted = array_of(ArraySpec(metric.compares, _channels(metric)), SHAPE, rng)
     return {"predicted": predicted, "truth": array_of(truth, SHAPE, rng)}
+
+
+def _channels(metric: Metric) -> tuple[str, ...]:
+    return ("z-1", "y-1", "x-1") if metric.compares is Kind.AFFINITY else ("",)
 
 
 def _perfect(metric: Metric) -> dict[str, NDArray[Any]]:
     truth = _example(metric)["truth"]
+    if metric.compares is Kind.AFFINITY:
+        return {"predicted": Affinity().encode({"instances": truth[0]}, EDGES), "truth": truth}
     return {"predicted": truth.astype(np.float32) if truth.dtype.kind == "b" else truth.copy(), "truth": truth}
 
 
+def _ready(metric: Metric, edges: VoxelSize | None) -> Metric:
+    return metric.in_voxels(edges).for_channels(_channels(metric))
+
+
+def _at(metric: Metric, arrays: Mapping[str, NDArray[Any]], write: Roi, edges: VoxelSize | None = EDGES) -> Block:
+    whole = Roi.whole(SHAPE)
+    read = write.grow(metric.halo(edges)).clip(whole)
+    cut = {name: np.ascontiguousarray(array[(slice(None), *read.slices)]) for name, array in arrays.items()}
+    return Block(write, read, cut, whole, edges)
+
+
 def _parts(metric: Metric, arrays: Mapping[str, NDArray[Any]], block: tuple[int, int, int] = SHAPE) -> list[Any]:
-    grid, parts = BlockGrid(Roi.whole(SHAPE), block), []
-    for number in range(len(grid)):
-        write = grid.box(number)
-        read = write.grow(metric.halo(EDGES)).clip(grid.region)
-        cut = {name: np.ascontiguousarray(array[(slice(None), *read.slices)]) for name, array in arrays.items()}
-        parts.append(metric.partial(Block(write, read, cut, grid.region, EDGES)))
-    return parts
+    grid, metric = BlockGrid(Roi.whole(SHAPE), block), _ready(metric, EDGES)
+    return [metric.partial(_at(metric, arrays, grid.box(number))) for number in range(len(grid))]
+
+
+def _total(
+    metric: Metric, arrays: Mapping[str, NDArray[Any]], parts: Sequence[Any], edges: VoxelSize | None = EDGES
+) -> dict[str, float]:
+    metric = _ready(metric, edges)
+    return finished(metric, reduce(lambda a, b: a + b, parts), lambda box: _at(metric, arrays, box, edges))
 
 
 def _scores(
     metric: Metric, arrays: Mapping[str, NDArray[Any]], block: tuple[int, int, int] = SHAPE
 ) -> dict[str, float]:
-    return metric.total(reduce(lambda a, b: a + b, _parts(metric, arrays, block)))
+    return _total(metric, arrays, _parts(metric, arrays, block))
 
 
 def _require_same(found: Mapping[str, float], expected: Mapping[str, float], what: str, change: str) -> None:
@@ -61,8 +83,10 @@ def _require_same(found: Mapping[str, float], expected: Mapping[str, float], wha
 def check_scores(metric: Metric) -> None:
     """`total` gives named numbers, of which there is at least one; inputs stay as they are."""
     arrays = _example(metric)
+    whole = Roi.whole(SHAPE)
     with unmodified(arrays, "partial"):
-        found = metric.total(metric.partial(Block(Roi.whole(SHAPE), Roi.whole(SHAPE), arrays, Roi.whole(SHAPE), EDGES)))
+        part = _ready(metric, EDGES).partial(Block(whole, whole, arrays, whole, EDGES))
+        found = _total(metric, arrays, [part])
     plain = bool(found) and all(isinstance(name, str) and isinstance(score, float) for name, score in found.items())
     require(plain, f"total gives {found!r}", "return a dict of float by name; the first is the headline")
 
@@ -76,7 +100,7 @@ def check_additive(metric: Metric) -> None:
     )
     for block in _BLOCKS[1:]:
         _require_same(_scores(metric, arrays, block), expected, f"scores from blocks of {block}", change)
-        backwards = metric.total(reduce(lambda a, b: a + b, _parts(metric, arrays, block)[::-1]))
+        backwards = _total(metric, arrays, _parts(metric, arrays, block)[::-1])
         _require_same(backwards, expected, f"scores from blocks of {block}, last to first", change)
 
 
@@ -86,7 +110,10 @@ def check_pickles_partial(metric: Metric) -> None:
     (part,) = _parts(metric, arrays)
     copy = pickle.loads(pickle.dumps(part))  # noqa: S301 - made on the line it is read
     _require_same(
-        metric.total(copy), metric.total(part), "scores of a part after a round trip", "keep plain arrays in it"
+        _total(metric, arrays, [copy]),
+        _total(metric, arrays, [part]),
+        "scores of a part after a round trip",
+        "keep plain arrays in it",
     )
 
 
@@ -159,10 +186,10 @@ def check_nothing(metric: Metric) -> None:
 
 def check_unknown_voxel_size(metric: Metric) -> None:
     """Where the voxel size is not known, there are scores, or a ConfigError that says what is missing."""
-    whole = Roi.whole(SHAPE)
+    arrays = _example(metric)
     with config_error_allowed("a volume of unknown voxel size"):
-        metric.halo(None)
-        metric.total(metric.partial(Block(whole, whole, _example(metric), whole)))
+        part = _ready(metric, None).partial(_at(metric, arrays, Roi.whole(SHAPE), None))
+        _total(metric, arrays, [part], None)
 
 
 CHECKS: tuple[Check, ...] = (

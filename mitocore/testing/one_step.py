@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from unittest.mock import patch
 
 import numpy as np
@@ -39,6 +39,7 @@ Arrays = Mapping[str, NDArray[Any]]
 MakeArrays = Callable[[np.random.Generator], Arrays]
 """Inputs of a step, drawn at random."""
 
+P = TypeVar("P", bound=PostProcessor)
 SHAPE: Shape = (12, 20, 24)
 EDGES = VoxelSize(16.0, 8.0, 8.0)
 _KIND_OF = {"bool": Kind.MASK, "uint16": Kind.SEMANTIC, "uint64": Kind.INSTANCE}
@@ -97,7 +98,7 @@ def example_of(
 
 
 def _candidates(need: Need) -> list[ArraySpec]:
-    counts: tuple[tuple[str, ...] | int, ...] = (2, 1, 3) if need.channels is None else (need.channels,)
+    counts: tuple[tuple[str, ...] | int, ...] = (2, 1, 3, 6) if need.channels is None else (need.channels,)
     return [_spec(kind, count) for kind in need.kinds for count in counts]
 
 
@@ -182,6 +183,11 @@ def grid_of(component: PostProcessor, example: Example, block: Shape) -> BlockGr
     return BlockGrid(example.region, component.block_shape(example.volume, wanted))
 
 
+def planned(component: P, example: Example) -> P:
+    """A step as a run would plan it for this example."""
+    return component.in_voxels(example.voxel_size).reading(example.given)
+
+
 def blocks_of(component: PostProcessor, example: Example, shape: Shape) -> list[Block]:
     """What a step is given, block by block, in its first pass."""
     grid, halo, blocks = grid_of(component, example, shape), component.halo(), []
@@ -204,7 +210,7 @@ class OneStep:
     executor: Executor = field(default_factory=InProcess)
 
     def __post_init__(self) -> None:
-        self.step = self.component.in_voxels(self.example.voxel_size)
+        self.step = planned(self.component, self.example)
         self.gives = self.step.gives(self.example.given)
         self.grid = grid_of(self.step, self.example, self.block)
         self.commits = 0  # the beginning of every pass counts as one

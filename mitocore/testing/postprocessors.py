@@ -25,7 +25,7 @@ from mitocore.interfaces import (
     WholePostProcessor,
 )
 from mitocore.specs import ArraySpec, Kind, Lattice
-from mitocore.stitch import LINK, merged
+from mitocore.stitch import merged
 from mitocore.testing.checking import (
     Check,
     CheckFailed,
@@ -47,6 +47,7 @@ from mitocore.testing.one_step import (
     OneStep,
     blocks_of,
     example_of,
+    planned,
     results,
     run_folder,
 )
@@ -103,7 +104,7 @@ def check_outputs(component: PostProcessor, inputs: Inputs = _RANDOM) -> None:
             found = results(one, example)
         except ContractError as error:
             raise CheckFailed(f"{error.problem}{what}", error.hint or "mend the method that is named") from error
-        step = one.in_voxels(example.voxel_size)
+        step = planned(one, example)
         gives = step.gives(example.given)
         if isinstance(step, LocalPostProcessor | WholePostProcessor):
             found = dict(step.process(_whole(example)))  # before values are rounded to what is stored
@@ -186,7 +187,7 @@ def check_workers(component: PostProcessor, inputs: Inputs = _RANDOM) -> None:
 
 def _require_undisturbed(component: PostProcessor, example: Example, change: str) -> None:
     """Blocks that are computed at the same moment, several times over, are as they are one after the other."""
-    step = component.in_voxels(example.voxel_size)
+    step = planned(component, example)
     calls = [partial(_computed, step, block) for block in blocks_of(step, example, _QUARTERS)[:4]]
     expected = [call() for call in calls]
     for _ in range(_RACES if len(calls) > 1 else 0):
@@ -240,14 +241,14 @@ def check_killed_and_resumed(component: PostProcessor, inputs: Inputs = _RANDOM)
 
 
 def check_late_options(component: PostProcessor, inputs: Inputs = _RANDOM) -> None:
-    """Options named in `late` change neither what blocks are labelled nor how they are linked."""
+    """Options read late change neither what blocks are labelled nor how they are linked."""
     if not isinstance(component, StitchedPostProcessor | ObjectwisePostProcessor):
         return
-    strange = sorted(set(component.late) - set(type(component).model_fields))
+    strange = sorted({*component.late, *component.read_late()} - set(type(component).model_fields))
     require(not strange, f"`late` names {strange}, which are no options", "name options of this class")
     example = inputs.example(component)
     before = _early(component, example)
-    for option in component.late:
+    for option in component.read_late():
         for other in changed(component, option):
             try:
                 after = _early(other, example)
@@ -307,7 +308,7 @@ def _tables(component: StitchedPostProcessor, example: Example) -> tuple[NDArray
             for name in ("label", "link"):
                 with workspace.journal(f"step.{name}.e") as journal:
                     early[name] = [journal.tables[number] for number in range(len(step.grid))]
-    return np.concatenate(early["label"]), merged(np.concatenate([np.zeros(0, LINK), *early["link"]]))
+    return np.concatenate(early["label"]), merged(np.concatenate(early["link"]))
 
 
 def check_empty_and_full(component: PostProcessor, inputs: Inputs = _RANDOM) -> None:
@@ -330,7 +331,7 @@ def check_halo(component: PostProcessor, inputs: Inputs = _RANDOM) -> None:
     if not isinstance(component, LocalPostProcessor | ObjectwisePostProcessor):
         return
     example, other = inputs.example(component), inputs.example(component, 1)
-    step = component.in_voxels(example.voxel_size)
+    step = planned(component, example)
     halo, volume = step.halo(), example.region
     for write in (Roi((4, 8, 9), (7, 11, 14)), Roi((0, 0, 0), (2, 3, 4)), Roi((10, 15, 20), SHAPE)):
         read = write.grow(halo).clip(example.region)
@@ -409,7 +410,7 @@ def check_memory(component: PostProcessor, inputs: Inputs = _RANDOM) -> None:
     if not isinstance(component, ObjectwisePostProcessor | WholePostProcessor):
         return
     example = _enlarged(inputs.example(component))
-    step, whole = component.in_voxels(example.voxel_size), _whole(example)
+    step, whole = planned(component, example), _whole(example)
     inside = step.mask(whole) if isinstance(step, ObjectwisePostProcessor) else np.zeros(0, bool)
 
     def process() -> object:

@@ -81,7 +81,7 @@ def stitched(
     for name, _ in component.columns():
         objects[name] = np.concatenate(columns)[name]
     reread = {name: inputs[name] for name in component.rereads()}
-    links = [np.zeros(0, LINK)]
+    links = [np.zeros(0, [*LINK.descr, *component.link_columns()])]
     for tile in tiles:
         for near, far in faces(tile, component.reach(), volume) if component.link_over == "faces" else ():
             slab = np.zeros(volume.shape, np.uint64)  # only what lies in the two

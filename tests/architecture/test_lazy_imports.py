@@ -7,7 +7,20 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = {"torch", "lightning", "monai", "zarr", "skimage", "tifffile", "h5py", "matplotlib", "tensorboard"}
+HEAVY = {
+    "torch",
+    "lightning",
+    "monai",
+    "zarr",
+    "skimage",
+    "tifffile",
+    "h5py",
+    "matplotlib",
+    "tensorboard",
+    "numba",
+    "mwatershed",
+    "waterz",
+}
 
 PIPELINE = """\
 mitocore = 1

@@ -411,6 +411,9 @@ class Wayward(Planes):
     def columns(self):
         return [("size", "i4")] if self.promise == "columns" else super().columns()
 
+    def link_columns(self):
+        return {"link columns": [("weight", "u1")], "no level": [("level", "u1")]}.get(self.promise, [])
+
     def link(self, block, ids):
         links = super().link(block, ids)
         if self.promise == "background":
@@ -435,6 +438,8 @@ class Wayward(Planes):
     ("promise", "problem"),
     [
         ("columns", "name 'size' twice"),
+        ("link columns", "link_columns of .* name 'weight' twice"),
+        ("no level", "link of .* returned .*'weight'"),
         ("links", "link of .* returned uint64"),
         ("background", "joined id 0"),
         ("final", r"resolve of .* returned shape"),

@@ -1,12 +1,14 @@
 """Where tiles lie, and how a region of them is cut into strips."""
 
+from itertools import product
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mitocore.blockwise.tiles import TileLattice
 from mitocore.geometry import Roi
-from mitocore.specs import Window
+from mitocore.specs import Blending, Window
 
 
 @st.composite
@@ -38,14 +40,25 @@ def test_strips_share_out_the_rows_and_the_region_in_order(lattice: TileLattice,
     assert all(len(members) <= rows + early for members, _, _ in strips[:-1])
 
 
-@given(lattices())
+@given(lattices(), st.sampled_from(["ramp", "gaussian", "bump"]))
 @settings(deadline=None, max_examples=200)
-def test_the_weights_of_a_region_are_the_cut_of_those_of_the_volume(lattice: TileLattice) -> None:
-    full = TileLattice(lattice.volume, lattice.window)
-    for axis in range(3):
-        cut = full.total(axis)[lattice.bounds.start[axis] : lattice.bounds.stop[axis]]
-        np.testing.assert_array_equal(lattice.total(axis), cut)
-        assert (cut > 0).all()
+def test_the_weights_of_a_region_are_the_cut_of_those_of_the_volume(lattice: TileLattice, blending: Blending) -> None:
+    full, bounds = TileLattice(lattice.volume, lattice.window), lattice.bounds
+    cut = full.totals(blending).over(*bounds.slices[:2])[..., bounds.slices[2]]
+    totals = lattice.totals(blending).over(slice(0, bounds.shape[0]), slice(0, bounds.shape[1]))
+    np.testing.assert_array_equal(totals, cut)
+    assert (cut > 0).all()
+
+
+@given(lattices(), st.sampled_from(["ramp", "gaussian", "bump"]))
+@settings(deadline=None, max_examples=50)
+def test_totals_are_the_weights_of_all_tiles_added_up(lattice: TileLattice, blending: Blending) -> None:
+    reach = np.zeros([n + o for n, o in zip(lattice.volume, lattice.output, strict=True)])
+    for start in product(*lattice.starts):
+        reach[tuple(slice(a, a + n) for a, n in zip(start, lattice.output, strict=True))] += lattice.weight(blending)
+    added = reach[lattice.bounds.slices]
+    z, y, _ = lattice.bounds.shape
+    np.testing.assert_allclose(lattice.totals(blending).over(slice(0, z), slice(0, y)), added, rtol=1e-5)
 
 
 def test_what_the_tiles_of_a_region_see_includes_context_and_what_is_mirrored_at_a_face() -> None:

@@ -2,8 +2,10 @@
 
 import pickle
 
+import cc3d
 import numpy as np
 import pytest
+from scipy.ndimage import distance_transform_edt
 
 from mitocore.builtin.sample import SampleReader
 from mitocore.errors import ConfigError
@@ -59,6 +61,45 @@ def test_equal_seeds_give_equal_volumes_and_others_do_not():
     np.testing.assert_array_equal(one.raw, two.raw)
     np.testing.assert_array_equal(one.instances, two.instances)
     assert (one.raw != other.raw).any()
+
+
+def _cut_by(instances, voxel_size, nm):
+    """Objects that fall into pieces where less than `nm` around a voxel is theirs."""
+    cut = 0
+    for number in range(1, int(instances.max()) + 1):
+        own = np.pad(instances == number, 1, mode="edge")
+        cut += cc3d.connected_components(distance_transform_edt(own, sampling=voxel_size.edges) > nm).max() > 1
+    return cut
+
+
+@pytest.mark.parametrize("voxel_size", [COARSE, VoxelSize(30.0, 12.0, 12.0)], ids=str)
+def test_mitochondria_on_a_string_are_one_object_each_held_together_by_thin_bridges(voxel_size):
+    ids = cells((32, 96, 96), seed=1, voxel_size=voxel_size, strings=1.0).instances
+    number = int(ids.max())
+    assert number > 3
+    assert cc3d.connected_components(ids > 0, connectivity=6).max() == number  # no two touch, none is torn
+    assert _cut_by(ids, voxel_size, 45.0) > 0.6 * number
+
+
+def test_mitochondria_in_tangles_touch_each_other():
+    ids = cells((32, 96, 96), seed=1, voxel_size=COARSE, tangles=1.0).instances
+    number = int(ids.max())
+    assert number > 8
+    assert cc3d.connected_components(ids > 0, connectivity=6).max() < 0.5 * number
+
+
+@pytest.mark.parametrize(("strings", "tangles"), [(-0.1, 0.5), (0.6, 0.6)])
+def test_shares_that_are_none_are_refused(strings, tangles):
+    with pytest.raises(ConfigError, match="shares"):
+        cells((2, 8, 8), strings=strings, tangles=tangles)
+
+
+def test_the_reader_shows_what_is_asked_for():
+    options = {"shape": (16, 64, 64), "voxel_size": "16 nm", "seed": 2}
+    plain, strings = (SampleReader(**options, strings=share).open() for share in (0.0, 1.0))
+    assert (plain.read(Roi.whole((16, 64, 64))) != strings.read(Roi.whole((16, 64, 64)))).any()
+    with pytest.raises(ValueError, match="at most 1"):
+        SampleReader(strings=0.6, tangles=0.6)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 64, 64), (3, 5, 7)])

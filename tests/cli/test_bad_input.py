@@ -301,11 +301,7 @@ def test_a_volume_of_one_slice_is_a_volume(work, succeeds):
     assert "1 x 40 x 40" in succeeds("run", "seg.toml")
 
 
-def test_voxels_that_are_no_number_are_background_but_a_volume_of_them_is_refused(network, succeeds, refused):
-    probability = np.load("prob.npy")
-    probability[:, :20] = np.nan
-    np.save("prob.npy", probability)
-    assert "3 objects" in succeeds("run", "seg.toml")
+def test_an_image_without_a_number_is_refused(network, refused):
     np.save("raw.npy", np.full((12, 16, 16), np.nan, "f4"))
     assert "finite" in refused(5, "-q", "segment", "raw.npy", "--weights", "net.safetensors", "-o", "mito.npy")
 

@@ -188,8 +188,17 @@ LOSSES |= {"WeightedBCEFocalLoss", "WSDiceLoss", "BinaryReg", "FgContourConsiste
 LOSSES |= {"FgDTConsistency", "NonoverlapReg"}
 
 
-@pytest.mark.parametrize("names", [TARGETS, LOSSES, {"'0'", "'1'", "'1-1'", "'2-w0-w1'"}], ids=str)
-def test_every_option_of_targets_losses_and_weights_is_in_a_table(names: set[str]) -> None:
+DECODERS = {"binary_connected", "binary_watershed", "bc_connected", "bc_watershed", "bcd_watershed", "stitch_3d"}
+DECODERS |= {"polarity2instance", "watershed_split", "remove_large_instances", "merge_small_objects"}
+DECODERS |= {"binarize_and_median", "waterz", *(f"thres{n}" for n in ("", 1, 2, 3, 4, 5)), "thres_small", "seed_thres"}
+DECODERS |= {"dilation_struct", "remove_small_mode", "scale_factors", "return_seed", "precomputed_seed"}
+SCORES = {"get_binary_jaccard", "adapted_rand", "voi", "instance_matching", "cremi_distance", "mAP_3Dvolume"}
+
+
+@pytest.mark.parametrize(
+    "names", [TARGETS, LOSSES, {"'0'", "'1'", "'1-1'", "'2-w0-w1'"}, DECODERS, SCORES], ids=min
+)
+def test_every_option_of_targets_losses_weights_decoders_and_scores_is_in_a_table(names: set[str]) -> None:
     assert names - {field for row in rows("pytorch-connectomics") for field in row.fields} == set()
 
 

@@ -64,7 +64,7 @@ def run(image, window, network=None, **options):
     return found, numbers
 
 
-def reference(image, window):
+def reference(image, window, blending="ramp"):
     """The same by the plain definition: every tile, summed in double precision."""
     lattice = TileLattice(image.shape, window)
     network = Blur(window.crop).eval()
@@ -73,17 +73,17 @@ def reference(image, window):
     padded = np.pad(image, [(c, g) for c, g in zip(window.crop, grown, strict=True)], mode=mode)
     sums = {head.name: np.zeros((len(head.channels), *padded.shape)) for head in HEADS}
     weights = np.zeros(padded.shape)
-    ramp = lattice.ramp(0)[:, None, None] * lattice.ramp(1)[:, None] * lattice.ramp(2).astype("f8")
+    weight = lattice.weight(blending).astype("f8")
     for start in product(*lattice.starts):
         tile = padded[tuple(slice(a, a + n) for a, n in zip(start, lattice.tile, strict=True))]
         with torch.no_grad():
             out = network(torch.from_numpy(tile[None, None].copy()))
         here = tuple(slice(a, a + n) for a, n in zip(start, lattice.output, strict=True))
         part = tuple(slice(0, n) for n in lattice.output)
-        weights[here] += ramp
+        weights[here] += weight
         for head in HEADS:
             values = out[head.name][0].sigmoid() if head.activation == "sigmoid" else out[head.name][0]
-            sums[head.name][(slice(None), *here)] += values.numpy()[(slice(None), *part)] * ramp
+            sums[head.name][(slice(None), *here)] += values.numpy()[(slice(None), *part)] * weight
     inside = tuple(slice(0, n) for n in image.shape)
     return {name: total[(slice(None), *inside)] / weights[inside] for name, total in sums.items()}
 
@@ -106,12 +106,12 @@ def cases(draw):
     return image, window
 
 
-@given(cases())
+@given(cases(), st.sampled_from(["ramp", "gaussian", "bump"]))
 @settings(deadline=None, max_examples=40)
-def test_slabs_are_the_weighted_mean_of_the_tiles_that_cover_a_voxel(case):
+def test_slabs_are_the_weighted_mean_of_the_tiles_that_cover_a_voxel(case, blending):
     image, window = case
-    found, _ = run(image, window)
-    for name, expected in reference(image, window).items():
+    found, _ = run(image, window, blending=blending)
+    for name, expected in reference(image, window, blending).items():
         np.testing.assert_allclose(found[name], expected, atol=2e-5)
 
 
@@ -120,12 +120,13 @@ def test_slabs_are_the_weighted_mean_of_the_tiles_that_cover_a_voxel(case):
 def test_strips_and_resumes_do_not_change_a_bit(tmp_path_factory, case, rows, cut):
     image, window = case
     seams = tmp_path_factory.mktemp("seams")
-    whole, _ = run(image, window)
-    cut_up, numbers = run(image, window, rows=rows, seams=seams)
+    blending = "bump" if cut % 2 else "ramp"
+    whole, _ = run(image, window, blending=blending)
+    cut_up, numbers = run(image, window, blending=blending, rows=rows, seams=seams)
     boxes = slab_boxes(TileLattice(image.shape, window), rows)
     assert numbers == list(enumerate(boxes))
     finished = cut % len(boxes)
-    resumed, _ = run(image, window, rows=rows, seams=seams, finished=finished)
+    resumed, _ = run(image, window, blending=blending, rows=rows, seams=seams, finished=finished)
     for name, expected in whole.items():
         np.testing.assert_array_equal(cut_up[name], expected)
         for box in boxes[finished:]:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from mitocore import VoxelSize
 from mitocore.testing import ReaderTests, WriterTests
+from mitocore_io.chunks_reader import ChunksReader
 from mitocore_io.hdf5_reader import Hdf5Reader
 from mitocore_io.hdf5_writer import Hdf5Writer
 from mitocore_io.nifti_reader import NiftiReader
@@ -75,6 +76,21 @@ class TestHdf5Reader(ReaderTests):
             made = file.create_dataset("volumes/raw", data=array, chunks=True, compression="gzip")
             if voxel_size:
                 made.attrs["element_size_um"] = micrometres(voxel_size)
+
+
+class TestChunksReader(ReaderTests):
+    component = ChunksReader(path="chunks")
+
+    def make_file(self, path, array, voxel_size):
+        path.mkdir()
+        array = array.reshape((-1, *array.shape[-2:]))
+        depth, height, width = array.shape
+        middle = max(height // 2, 1)
+        for y0, y1 in ((0, middle), (middle, height)):
+            with h5py.File(path / f"result_0-{depth}-{y0}-{y1}-0-{width}_xy.h5", "w") as file:
+                made = file.create_dataset("vol0", data=array[:, y0:y1], chunks=True, compression="gzip")
+                if voxel_size:
+                    made.attrs["resolution"] = list(voxel_size.edges)
 
 
 class TestTiffReader(ReaderTests):

@@ -31,6 +31,7 @@ def declared():
         ("em.ome.zarr", "zarr"),
         ("em.zarr/", "zarr"),
         ("em.h5", "hdf5"),
+        ("chunks/*.h5", "chunks"),
         ("em.ome.tif", "tiff"),
         ("em.btf", "tiff"),
         ("slices/", "slices"),

@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from mitocore import ArraySpec, Block, ConfigError, Kind, Roi, VoxelSize, WiringError
 from mitocore_rsunet.instances import ConnectedComponents, FillHoles, SizeFilter
+from mitocore_rsunet.small import without_small
 
 SHAPES = st.tuples(*[st.integers(1, 9)] * 3)
 BLOCKS = st.tuples(*[st.integers(1, 6)] * 3)
@@ -128,6 +129,16 @@ def test_sizes_are_of_whole_instances_whatever_the_blocks(in_blocks, rng, shape,
     step = SizeFilter(min_size=low, max_size=high, remove_small_mode=mode)
     found = in_blocks(step, {"instances": ids[None]}, block, shuffled(rng, shape, block))
     assert np.array_equal(found, filtered_by_loop(ids, low, high, neighbour=neighbour))
+
+
+@settings(deadline=None, max_examples=12)
+@given(RNGS, SHAPES, BLOCKS, st.integers(0, 20), st.sampled_from(["background", "neighbor"]))
+def test_slices_of_instances_are_filtered_one_by_one_whatever_the_blocks(in_blocks, rng, shape, block, low, mode):
+    ids = scattered_ids(rng, shape)
+    step = SizeFilter(min_size=low, remove_small_mode=f"{mode}_2d")
+    found = in_blocks(step, {"instances": ids[None]}, block, shuffled(rng, shape, block))
+    numbers = np.searchsorted(np.unique([*ids.ravel(), np.uint64(0)]), ids).astype("u4")
+    assert np.array_equal(found, in_raster_order(without_small(numbers, low, f"{mode}_2d")))
 
 
 def test_an_id_of_several_pieces_is_one_instance(in_blocks):

@@ -1,12 +1,20 @@
 import math
+from functools import partial
 
 import pytest
 import torch
-from monai.networks.nets import UNet
+from monai.networks.nets import AttentionUnet, BasicUNet, SegResNet, SwinUNETR, UNet
 from pydantic import ValidationError
 
 from mitocore import Kind
-from mitocore_rsunet.models import MonaiUNet, ResidualUNet, RSUNet
+from mitocore_rsunet.models import FPN, ResidualUNet, RSUNet
+from mitocore_rsunet.monai_models import (
+    MonaiAttentionUNet,
+    MonaiBasicUNet,
+    MonaiSegResNet,
+    MonaiSwinUNETR,
+    MonaiUNet,
+)
 
 SMALL = [
     RSUNet(widths=(3, 4, 5, 6)),
@@ -24,6 +32,13 @@ SMALL = [
         widths=(4, 8), isotropic=(True, True), edge=5, block="residual_se_pa", act="leakyrelu", norm="instance"
     ),
     ResidualUNet(widths=(4, 6), isotropic=(True, True), block="residual", pooling=True, padding="zeros"),
+    RSUNet(widths=(3, 4, 5), skips="sum", norm="none"),
+    RSUNet(widths=(2, 3, 4, 5), catena_compat=True),
+    FPN(widths=(4, 6, 8), isotropic=(False, False, True), blocks=(1, 2), supervised=2, outputs="bc"),
+    FPN(widths=(4, 8), isotropic=(True, True), blocks=(1,), edge=5, block="residual_se_pa", norm="group", act="gelu"),
+    MonaiBasicUNet(widths=(4, 4, 6, 6, 8, 4), norm="batch", outputs="bc"),
+    MonaiAttentionUNet(widths=(4, 6, 8), strides=((1, 2, 2), 2), kernel_size=(1, 3, 3), image_channels=("sem", "edx")),
+    MonaiSegResNet(width=8, blocks_down=(1, 1, 2), blocks_up=(1, 1), outputs="bcd"),
 ]
 small = pytest.mark.parametrize("model", SMALL, ids=repr)
 
@@ -49,8 +64,14 @@ def build(model, seed=0):
         (ResidualUNet(), 934_881),
         (ResidualUNet(isotropic=(True,) * 5, edge=5), 1_053_089),
         (ResidualUNet(widths=(32, 64, 96, 128, 160), plus=True, outputs="bc"), 3_647_410),
+        (FPN(), 1_293_177),
+        (RSUNet(catena_compat=True), 2_824_377),
+        (MonaiBasicUNet(), 5_749_377),
+        (MonaiAttentionUNet(), 5_909_113),
+        (MonaiSwinUNETR(), 15_702_979),
+        (MonaiSegResNet(), 4_700_897),
     ],
-    ids=["monai_unet", "rsunet isotropic", "rsunet anisotropic", "residual", "residual_se", "isotropic", "plus"],
+    ids=lambda value: type(value).__name__,
 )
 def test_the_defaults_have_this_many_parameters(model, parameters):
     assert sum(weights.numel() for weights in model.build().parameters()) == parameters
@@ -193,6 +214,18 @@ def test_the_divisor_is_the_product_of_strides():
         (RSUNet, {"widths": (4, 6, 9), "norm": "group", "groups": 2}, "groups = 2 does not divide"),
         (RSUNet, {"preset": "cubic"}, "isotropic"),
         (RSUNet, {"image_channels": ()}, "at least 1"),
+        (RSUNet, {"catena_compat": True, "preset": "anisotropic"}, "catena_compat goes with"),
+        (RSUNet, {"supervised": 5}, "the decoder has 4 coarser levels"),
+        (ResidualUNet, {"supervised": 5}, "the decoder has 4 coarser levels"),
+        (ResidualUNet, {"widths": (2, 4), "isotropic": (True, True)}, "at least 4 feature maps"),
+        (ResidualUNet, {"filters": (4, 8), "widths": (4, 8)}, "filters and widths are the same"),
+        (FPN, {"blocks": (2, 2)}, "one number fewer than widths"),
+        (MonaiBasicUNet, {"widths": (4, 8)}, "at least 6"),
+        (MonaiAttentionUNet, {"strides": (2,)}, "write one stride fewer than widths"),
+        (MonaiSwinUNETR, {"feature_size": 20}, "multiple of 12"),
+        (MonaiSwinUNETR, {"num_heads": (5, 6, 12, 24)}, "do not divide the features of the stages"),
+        (MonaiSegResNet, {"blocks_up": (1,)}, "one number fewer in blocks_up"),
+        (MonaiSegResNet, {"width": 12}, "groups = 8 does not divide"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(model, options, message):
@@ -233,6 +266,32 @@ def test_a_non_local_block_sees_the_whole_window():
     assert float(change[..., -1, -1, -1]) > 0
 
 
-def test_more_supervised_levels_than_the_decoder_has_are_refused():
-    with pytest.raises(ValidationError, match="coarser levels"):
-        ResidualUNet(supervised=5)
+def test_a_transformer_has_its_heads_its_parts_and_a_gradient_everywhere():
+    """Of the smallest there is, as even that has millions of parameters."""
+    model = MonaiSwinUNETR(feature_size=12, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), v2=True, outputs="bc")
+    net = build(model)
+    found = net(images(model, (1, 1, 2), batch=1))
+    assert {name: tuple(logits.shape) for name, logits in found.items()} == {
+        "foreground": (1, 1, 32, 32, 64),
+        "boundary": (1, 1, 32, 32, 64),
+    }
+    sum((logits * torch.randn_like(logits)).mean() for logits in found.values()).backward()
+    prefixes = [prefix for part in model.parts().values() for prefix in part]
+    for name, weights in net.named_parameters():
+        assert weights.grad is not None, name
+        assert sum(name.startswith(prefix) for prefix in prefixes) == 1, name
+
+
+@pytest.mark.parametrize(
+    ("model", "bare"),
+    [
+        (MonaiBasicUNet(), partial(BasicUNet, out_channels=1)),
+        (MonaiSwinUNETR(), partial(SwinUNETR, 1, 1)),
+        (MonaiSegResNet(), partial(SegResNet, init_filters=16, out_channels=1)),
+        (MonaiAttentionUNet(), partial(AttentionUnet, 3, 1, 1, (16, 32, 64, 128, 256), (2, 2, 2, 2))),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_weights_of_a_bare_network_of_monai_fit_the_defaults(model, bare):
+    theirs, ours = bare().state_dict(), model.build().state_dict()
+    assert {name: t.shape for name, t in model.adapt(theirs).items()} == {name: t.shape for name, t in ours.items()}

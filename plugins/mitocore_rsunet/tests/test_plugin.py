@@ -9,7 +9,13 @@ from mitocore.registry import discover
 
 NAMES = {
     ("model", "rsunet"),
+    ("model", "residual_unet"),
+    ("model", "fpn"),
     ("model", "monai_unet"),
+    ("model", "monai_basic_unet"),
+    ("model", "monai_attention_unet"),
+    ("model", "monai_swin_unetr"),
+    ("model", "monai_segresnet"),
     ("postprocessor", "connected_components"),
     ("postprocessor", "size_filter"),
     ("postprocessor", "fill_holes"),
@@ -38,8 +44,9 @@ def test_components_are_frozen_described_and_survive_json_and_pickle(entry):
 
 def test_components_are_imported_without_torch():
     code = (
-        "import sys, mitocore_rsunet.plugin, mitocore_rsunet.models as m, mitocore_rsunet.instances;"
-        "m.RSUNet().window(), m.MonaiUNet().heads();"
+        "import sys, mitocore_rsunet.plugin, mitocore_rsunet.instances;"
+        "import mitocore_rsunet.models as m, mitocore_rsunet.monai_models as n;"
+        "m.RSUNet().window(), n.MonaiSwinUNETR().heads();"
         "sys.exit(sorted({'torch', 'monai', 'lightning'} & set(sys.modules)) or 0)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

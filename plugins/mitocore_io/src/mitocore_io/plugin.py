@@ -33,3 +33,7 @@ def mitocore_register(registry: Any) -> None:
 
     tiles = "the tile JSON of PyTorch Connectomics"
     registry.add("reader", "tiles", "mitocore_io.tiles_reader:TilesReader", tiles, suffixes=(".json",))
+
+    named = ("*.h5", "*.hdf5", "*.hdf", "*.he5")  # a pattern of HDF5 files is one volume, as of slices
+    chunks = "a folder of HDF5 files named after their voxels, as of PyTorch Connectomics"
+    registry.add("reader", "chunks", "mitocore_io.chunks_reader:ChunksReader", chunks, suffixes=named)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mitocore import DataError, Reader, Roi, Volume, VolumeSpec
 from mitocore_io import attributes, images
 from mitocore_io.axes import Axes
+from mitocore_io.chunk_names import holds_chunks
 from mitocore_io.targets import local, missing
 from mitocore_io.tiff_reader import TiffReader
 
@@ -119,7 +120,9 @@ def _files(path: str) -> list[Path]:
     if not fits:
         what = f"no file that fits {pattern!r}" if pattern != "*" else "no slices"
         problem = f"{folder.name!r} holds {what}; slices are files that end in {', '.join(SUFFIXES)}"
-        raise DataError(problem, where=str(folder), hint=_volumes_of(folder, "*"))
+        chunks = pattern == "*" and holds_chunks(folder)
+        hint = f'"{folder.name}/*.h5" for its chunks as one volume' if chunks else _volumes_of(folder, "*")
+        raise DataError(problem, where=str(folder), hint=hint)
     if len(kinds) > 1:
         problem = f"{folder.name!r} holds slices that end in {' and '.join(kinds)}"
         raise DataError(problem, where=str(folder), hint=f'path = "{folder.name}/*{kinds[0]}"')

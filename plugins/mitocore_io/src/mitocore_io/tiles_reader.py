@@ -220,7 +220,7 @@ def resampled(tile: NDArray[Any], ratio: float, *, linear: bool) -> NDArray[Any]
     for axis, length in enumerate(tile.shape):
         centres = (np.arange(max(1, round(length * ratio))) + 0.5) / ratio - 0.5
         if not linear:
-            tile = tile.take(np.clip(np.rint(centres), 0, length - 1).astype(np.int64), axis)
+            tile = tile.take(np.clip(np.floor(centres + 0.5 + 1e-9), 0, length - 1).astype(np.int64), axis)
             continue
         before = np.clip(np.floor(centres), 0, length - 1).astype(np.int64)
         share = np.clip(centres - before, 0, 1).reshape([-1 if i == axis else 1 for i in range(2)])

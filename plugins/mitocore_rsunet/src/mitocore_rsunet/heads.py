@@ -21,7 +21,7 @@ _PRESETS: dict[str, tuple[Name, ...]] = {
 
 
 class HeadedModel(Model):
-    """A network whose heads and norm are chosen by name."""
+    """A network whose heads are chosen by name."""
 
     image_channels: Annotated[tuple[str, ...], Field(min_length=1)] = ("image",)
     """Names of the input channels."""
@@ -37,11 +37,6 @@ class HeadedModel(Model):
     """Of the head "bins": number of classes."""
     flat: bool = False
     """Whether "offset" lies within the plane (y, x), as for targets of single slices."""
-
-    norm: Literal["batch", "instance", "group"] = "batch"
-    """Normalisation of features. Only "batch" lets a voxel depend on its surroundings alone, not on the window."""
-    groups: PositiveInt = 4
-    """Groups of feature maps if norm = "group"; divides every width."""
 
     def channels(self) -> tuple[str, ...]:
         return self.image_channels
@@ -78,6 +73,16 @@ class HeadedModel(Model):
 
         return Cut(net, {head.name: len(head.channels) for head in self.heads() if not head.auxiliary})
 
+
+class NormedModel(HeadedModel):
+    """A network whose norm is chosen by name."""
+
+    norm: Literal["batch", "instance", "group", "none"] = "batch"
+    """Normalisation of features. "instance" and "group" look at the whole window, so a voxel then depends on it; with
+    "batch" and "none" it depends on its surroundings alone, as far as the norm decides that."""
+    groups: PositiveInt = 4
+    """Groups of feature maps if norm = "group"; divides every width."""
+
     def check_groups(self, widths: Sequence[int]) -> None:
         """Refuse groups that cannot be made of the features which the network normalises."""
         if self.norm == "group" and any(width % self.groups for width in widths):
@@ -92,17 +97,24 @@ class HeadedModel(Model):
                 return nn.BatchNorm3d(width, eps, momentum)
             if self.norm == "instance":
                 return nn.InstanceNorm3d(width, eps, affine=True)
-            return nn.GroupNorm(self.groups, width, eps)
+            if self.norm == "group":
+                return nn.GroupNorm(self.groups, width, eps)
+            return nn.Identity()
 
         return made
 
 
-class SupervisedModel(HeadedModel):
+class SupervisedModel(NormedModel):
     """A network that may predict its heads from coarser levels too."""
 
     supervised: Annotated[int, Field(ge=0)] = 0
     """Deep supervision: so many coarser levels of the decoder predict every head too, as auxiliary heads
     `<head>_aux1` (the finest of them) …, which only training computes."""
+
+    def check_levels(self, coarser: int) -> None:
+        """Refuse to supervise more coarser levels than the decoder has."""
+        if self.supervised > coarser:
+            raise ValueError(f"supervised = {self.supervised}, but the decoder has {coarser} coarser levels")
 
     def heads(self) -> tuple[Head, ...]:
         main = super().heads()

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mitocore import (
     LINK,
@@ -21,6 +21,8 @@ from mitocore import (
 )
 from mitocore.geometry import SizeOption, size_in_voxels
 from mitocore_rsunet.objects import Connectivity, compact, components, contacts, numbered
+from mitocore_rsunet.peers import SMALL, translated
+from mitocore_rsunet.small import heirs
 
 _INSTANCES = {"instances": ArraySpec(Kind.INSTANCE)}
 _MOST = int(np.iinfo("u8").max)
@@ -45,6 +47,19 @@ class ConnectedComponents(StitchedPostProcessor):
     """Voxels touch across faces (6), edges too (18), or corners too (26)."""
     min_size: SizeOption = 0
     """Smaller objects become background: voxels, or "0.002 um3". Counted over whole objects, not per block."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_our_words(cls, options: Any) -> Any:
+        if isinstance(options, Mapping) and (mode := options.get("remove_small_mode")) is not None:
+            if mode not in ("none", "background"):
+                raise ValueError(
+                    f'remove_small_mode = "{mode}" is of the step "size_filter": state it there, with min_size, '
+                    "after this one"
+                )
+            sizes = () if mode == "background" else ("min_size", "thres_small")
+            options = {name: value for name, value in options.items() if name not in ("remove_small_mode", *sizes)}
+        return translated(options, {**SMALL, "thres": "threshold"})
 
     def needs(self) -> Mapping[str, Need]:
         return {"mask": Need((Kind.MASK, Kind.PROBABILITY), channels=1)}
@@ -85,9 +100,14 @@ class SizeFilter(StitchedPostProcessor):
     """Smaller instances are removed: voxels, or "0.002 um3"."""
     max_size: SizeOption | None = None
     """Larger instances become background: voxels, or "5 um3"."""
-    remove_small_mode: Literal["background", "neighbor"] = "background"
+    remove_small_mode: Literal["background", "neighbor", "background_2d", "neighbor_2d"] = "background"
     """Small instances become "background"; or part of the "neighbor" that is not removed itself and that they touch
-    with most pairs of voxels (across faces, edges or corners; smallest id of equals), background if there is none."""
+    with most pairs of voxels (across faces, edges or corners; smallest id of equals), background if there is none. With
+    "background_2d" and "neighbor_2d", each slice of an instance is measured by `min_size`, and removed, on its own."""
+
+    @property
+    def _per_slice(self) -> bool:
+        return self.remove_small_mode.endswith("_2d")
 
     def needs(self) -> Mapping[str, Need]:
         return {"instances": Need((Kind.INSTANCE,), channels=1)}
@@ -107,36 +127,39 @@ class SizeFilter(StitchedPostProcessor):
         return self.model_copy(update={"min_size": low, "max_size": high})
 
     def columns(self) -> list[tuple[str, str]]:
-        return [("original", "u8")]
+        return [("original", "u8"), ("slice", "u8")]  # the slice is 0 of whole instances
 
     def label(self, block: Block) -> tuple[NDArray[np.uint32], NDArray[Any]]:
         ids, originals = compact(block["instances"][0])
+        slices = np.zeros(len(originals), "u8")
+        if self._per_slice:
+            count = np.uint64(len(originals) + 1)
+            depth = np.arange(block.write.shape[0], dtype="u8")[:, None, None]
+            ids, pieces = compact(np.where(ids, ids + depth * count, np.uint64(0)))
+            originals, slices = originals[(pieces % count).astype("i8") - 1], pieces // count + block.write.start[0]
         columns = np.zeros(len(originals), self.columns())
-        columns["original"] = originals
+        columns["original"], columns["slice"] = originals, slices
         return ids, columns
 
     def link(self, block: Block, ids: NDArray[np.uint64]) -> NDArray[Any]:
-        if self.remove_small_mode == "background":
+        if not self.remove_small_mode.startswith("neighbor"):
             return np.zeros(0, LINK)
-        return contacts(ids, block.write.within(block.read), connectivity=26)
+        return contacts(ids, block.write.within(block.read), connectivity=26, in_plane=self._per_slice)
 
     def resolve(self, objects: NDArray[Any], links: NDArray[Any]) -> NDArray[np.uint64]:
         originals, instance = np.unique(objects["original"], return_inverse=True)
-        size = np.zeros(len(originals), "u8")
-        np.add.at(size, instance, objects["size"])
+        count = max(len(originals), 1)
+        pieces, piece = np.unique(objects["slice"].astype("i8") * count + instance, return_inverse=True)
+        owner = pieces % count  # of the pieces of a slice, those of the smallest original are first
+        size, whole = (np.bincount(of, objects["size"].astype("f8")).astype("u8") for of in (piece, instance))
         small = size < _voxels(self.min_size)
-        stays = ~small & (size <= _voxels(self.max_size))
-        becomes = np.where(stays, np.arange(len(originals)), -1)
-        a, b = (instance[links[end].astype("i8") - 1] for end in ("a", "b"))
-        source, sink = np.concatenate([a, b]), np.concatenate([b, a])
-        moves = small[source] & stays[sink]
-        pairs, place = np.unique(source[moves] * len(originals) + sink[moves], return_inverse=True)
-        weight = np.bincount(place, np.tile(links["weight"], 2)[moves], minlength=len(pairs))
-        source, sink = np.divmod(pairs, max(len(originals), 1))
-        order = np.lexsort((sink, -weight, source))  # originals are sorted: of equal weights, the smallest id is first
-        source, best = np.unique(source[order], return_index=True)
-        becomes[source] = sink[order][best]
-        return numbered(objects["first"], becomes[instance])
+        stays = ~small & (whole[owner] <= _voxels(self.max_size))
+        joined = links.copy()
+        for end in ("a", "b"):
+            joined[end] = piece[links[end].astype("i8") - 1] + 1
+        becomes = heirs(small, stays, joined)
+        becomes[becomes >= 0] = owner[becomes[becomes >= 0]]
+        return numbered(objects["first"], becomes[piece])
 
 
 class FillHoles(StitchedPostProcessor):

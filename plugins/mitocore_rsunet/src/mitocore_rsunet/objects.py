@@ -32,7 +32,29 @@ def components(mask: NDArray[np.bool_], connectivity: Connectivity) -> NDArray[n
     return numbers
 
 
-def compact(ids: NDArray[np.uint64]) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
+def sizes_of(numbers: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """Voxels of each object 1..n of an array of numbers, 0 background.
+
+    >>> sizes_of(np.array([[[0, 1, 3, 3]]], np.uint32))
+    array([1, 0, 2])
+    """
+    found: NDArray[np.int64] = np.bincount(numbers[numbers > 0])  # of all voxels: eight bytes for each
+    return found[1:]
+
+
+def looked_up(table: NDArray[np.uint32], numbers: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """What a table says of each number of an array (z, y, x).
+
+    >>> looked_up(np.array([0, 7], np.uint32), np.array([[[0, 1]]], np.uint32))
+    array([[[0, 7]]], dtype=uint32)
+    """
+    found = np.empty_like(numbers)
+    for plane, where in zip(found, numbers, strict=True):  # numpy turns indices into int64: a plane at a time
+        np.take(table, where, out=plane, mode="clip")
+    return found
+
+
+def compact(ids: NDArray[np.unsignedinteger[Any]]) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
     """Numbers 1..n in place of arbitrary ids, and the ids they stand for.
 
     >>> numbers, stand_for = compact(np.array([[[0, 900, 7, 900]]], "u8"))
@@ -43,10 +65,16 @@ def compact(ids: NDArray[np.uint64]) -> tuple[NDArray[np.uint32], NDArray[np.uin
     number_of.pop(0, None)
     stand_for = np.zeros(len(number_of), "u8")
     stand_for[np.fromiter(number_of.values(), "i8") - 1] = np.fromiter(number_of, "u8")
-    return numbers.astype("u4"), stand_for
+    return numbers.astype("u4", copy=False), stand_for
 
 
-def contacts(ids: NDArray[np.uint64], inner: tuple[slice, slice, slice], connectivity: Connectivity) -> NDArray[Any]:
+def contacts(
+    ids: NDArray[np.unsignedinteger[Any]],
+    inner: tuple[slice, slice, slice],
+    connectivity: Connectivity,
+    *,
+    in_plane: bool = False,
+) -> NDArray[Any]:
     """Pairs of objects that touch, as a `LINK` array; the weight counts their pairs of voxels.
 
     Parameters
@@ -57,6 +85,8 @@ def contacts(ids: NDArray[np.uint64], inner: tuple[slice, slice, slice], connect
         The box in which the lower voxel (raster order) of a counted pair lies.
     connectivity
         Which voxels touch.
+    in_plane
+        Only voxels of one slice do.
 
     Examples
     --------
@@ -67,7 +97,7 @@ def contacts(ids: NDArray[np.uint64], inner: tuple[slice, slice, slice], connect
     base = np.uint64(len(stand_for) + 1)
     keys = [np.zeros(0, "u8")]
     for step in product((-1, 0, 1), repeat=3):
-        if step > (0, 0, 0) and sum(map(abs, step)) <= _AXES_CROSSED[connectivity]:
+        if step > (0, 0, 0) and sum(map(abs, step)) <= _AXES_CROSSED[connectivity] and not (in_plane and step[0]):
             axes = list(zip(step, inner, ids.shape, strict=True))
             here = tuple(slice(max(box.start, -s), min(box.stop, n - s)) for s, box, n in axes)
             there = tuple(slice(max(box.start + s, 0), min(box.stop + s, n)) for s, box, n in axes)

@@ -11,7 +11,8 @@ Kernel = tuple[int, int, int]
 Norm = Callable[[int], nn.Module]
 
 
-def _convolution(inputs: int, outputs: int, kernel: Kernel, *, bias: bool) -> nn.Conv3d:
+def convolution(inputs: int, outputs: int, kernel: Kernel, *, bias: bool) -> nn.Conv3d:
+    """A convolution that keeps the shape."""
     z, y, x = kernel
     return nn.Conv3d(inputs, outputs, kernel, padding=(z // 2, y // 2, x // 2), bias=bias)
 
@@ -19,14 +20,14 @@ def _convolution(inputs: int, outputs: int, kernel: Kernel, *, bias: bool) -> nn
 class ResidualBlock(nn.Module):
     """Three convolutions; what leaves the first is added to what leaves the third, before its norm.
 
-    The convolutions have no bias, because the norm after each would cancel it.
+    `bias`: whether the convolutions have one; a norm after them would cancel it.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: Kernel, norm: Norm) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: Kernel, norm: Norm, *, bias: bool) -> None:
         super().__init__()
-        self.conv1, self.norm1 = _convolution(inputs, outputs, kernel, bias=False), norm(outputs)
-        self.conv2, self.norm2 = _convolution(outputs, outputs, kernel, bias=False), norm(outputs)
-        self.conv3, self.norm3 = _convolution(outputs, outputs, kernel, bias=False), norm(outputs)
+        self.conv1, self.norm1 = convolution(inputs, outputs, kernel, bias=bias), norm(outputs)
+        self.conv2, self.norm2 = convolution(outputs, outputs, kernel, bias=bias), norm(outputs)
+        self.conv3, self.norm3 = convolution(outputs, outputs, kernel, bias=bias), norm(outputs)
         self.activation = nn.ELU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,17 +38,31 @@ class ResidualBlock(nn.Module):
         return joined
 
 
-class UpBlock(nn.Module):
-    """A transposed convolution to the level above, joined with that level's own features, and a residual block."""
+def keep_variance(net: nn.Module, last: Sequence[nn.Module]) -> None:
+    """Draw weights that keep the variance of the features (He et al. 2015, https://arxiv.org/abs/1502.01852)."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv3d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="linear" if module in last else "relu")
+        elif isinstance(module, nn.ConvTranspose3d):  # kernel = stride: a voxel is the sum of one tap per input
+            nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_channels))
+        if isinstance(module, nn.Conv3d | nn.ConvTranspose3d) and module.bias is not None:
+            nn.init.zeros_(module.bias)
 
-    def __init__(self, inputs: int, outputs: int, pool: Kernel, kernel: Kernel, norm: Norm) -> None:
+
+class UpBlock(nn.Module):
+    """A transposed convolution to the level above, joined with features of the encoder, and a residual block.
+
+    `sums`: they are added; else they stand side by side, so that the block takes those of both.
+    """
+
+    def __init__(self, up: nn.ConvTranspose3d, block: ResidualBlock, *, sums: bool) -> None:
         super().__init__()
-        self.up = nn.ConvTranspose3d(inputs, outputs, pool, stride=pool)
-        self.block = ResidualBlock(2 * outputs, outputs, kernel, norm)
+        self.up, self.block, self.sums = up, block, sums
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """Features (n, outputs, …) in the shape of `skip`, the encoder's features of the same level."""
-        features: Tensor = self.block(torch.cat([self.up(x), skip], dim=1))
+        """Features in the shape of `skip`, which are the encoder's."""
+        raised = self.up(x)
+        features: Tensor = self.block(raised + skip if self.sums else torch.cat([raised, skip], dim=1))
         return features
 
 
@@ -68,6 +83,10 @@ class ResidualSymmetricUNet(nn.Module):
         Kernel of the first and the last convolution.
     norm
         Makes the norm of so many feature maps.
+    bias
+        Whether the convolutions of the blocks have one.
+    sums
+        Whether skips are added, not concatenated.
     supervised
         How many coarser levels of the decoder give logits too, in training.
     """
@@ -81,34 +100,30 @@ class ResidualSymmetricUNet(nn.Module):
         kernels: Sequence[Kernel],
         edge: Kernel,
         norm: Norm,
-        supervised: int = 0,
+        *,
+        bias: bool,
+        sums: bool,
+        supervised: int,
     ) -> None:
         super().__init__()
         levels = widths[1:]
-        self.stem = nn.Sequential(_convolution(inputs, widths[0], edge, bias=True), nn.ELU())
+        self.stem = nn.Sequential(convolution(inputs, widths[0], edge, bias=True), nn.ELU())
         self.down = nn.ModuleList(
-            ResidualBlock(above, width, kernel, norm)
+            ResidualBlock(above, width, kernel, norm, bias=bias)
             for above, width, kernel in zip(widths[:-1], levels, kernels, strict=True)
         )
         self.pool = nn.ModuleList(nn.MaxPool3d(pool) for pool in pools)
         self.up = nn.ModuleList(
-            UpBlock(below, width, pool, kernel, norm)
+            UpBlock(
+                nn.ConvTranspose3d(below, width, pool, stride=pool),
+                ResidualBlock(width if sums else 2 * width, width, kernel, norm, bias=bias),
+                sums=sums,
+            )
             for below, width, pool, kernel in zip(levels[1:], levels[:-1], pools, kernels[:-1], strict=True)
         )
-        self.head = _convolution(levels[0], outputs, edge, bias=True)
+        self.head = convolution(levels[0], outputs, edge, bias=True)
         self.aux = nn.ModuleList(nn.Conv3d(width, outputs, 1) for width in levels[1 : supervised + 1])
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """Draw weights that keep the variance of the features (He et al. 2015, https://arxiv.org/abs/1502.01852)."""
-        last = [self.head, *self.aux]
-        for module in self.modules():
-            if isinstance(module, nn.Conv3d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="linear" if module in last else "relu")
-            elif isinstance(module, nn.ConvTranspose3d):  # kernel = stride: a voxel is the sum of one tap per input
-                nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_channels))
-            if isinstance(module, nn.Conv3d | nn.ConvTranspose3d) and module.bias is not None:
-                nn.init.zeros_(module.bias)
+        keep_variance(self, [self.head, *self.aux])
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Logits of images whose shape is a multiple of the product of `pools`; in training with deep supervision a

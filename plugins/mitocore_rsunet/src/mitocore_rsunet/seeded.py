@@ -1,0 +1,154 @@
+"""What all decoders of foreground, boundaries and distances share."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, NonNegativeInt, model_validator
+
+from mitocore import ArraySpec, Block, Kind, Need, ObjectwisePostProcessor, SizeOption, VoxelSize, size_in_voxels
+from mitocore_rsunet.objects import compact, components, looked_up, sizes_of
+from mitocore_rsunet.peers import translated
+from mitocore_rsunet.small import RemoveSmall, without_small
+
+PROBABILITY = Need((Kind.PROBABILITY,), channels=1)
+
+
+class Decoder(ObjectwisePostProcessor):
+    """Instances of a mask, one connected component after the other; small ones follow one of five rules."""
+
+    late: ClassVar[tuple[str, ...]] = ("min_size",)
+    bytes_per_voxel: ClassVar[int] = 48
+    peers: ClassVar[Mapping[str, str]] = {}
+    """Our names of options by those of PyTorch Connectomics."""
+
+    min_size: SizeOption = 128
+    """Smaller instances are removed, as `remove_small_mode` says: voxels, or "0.002 um3"."""
+    remove_small_mode: RemoveSmall = "background"
+    """Small instances become "background"; or part of the "neighbor" that is not small itself and that they touch with
+    most pairs of voxels (across faces, edges or corners; smallest id of equals), background if there is none; or stay:
+    "none". With "background_2d" and "neighbor_2d", each slice of an instance is measured and removed on its own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_our_words(cls, options: Any) -> Any:
+        return translated(options, cls.peers)
+
+    @model_validator(mode="after")
+    def _whole_where_needed(self) -> Self:
+        if self.oversize == "tile" and self.read_late() == ():
+            raise ValueError(
+                f'remove_small_mode = "{self.remove_small_mode}" needs whole instances, which oversize = "tile" cuts: '
+                'state remove_small_mode = "none", and a step "size_filter" after this one'
+            )
+        return self
+
+    def read_late(self) -> tuple[str, ...]:
+        return self.late if self.remove_small_mode in ("none", "background") else ()
+
+    def gives(self, given: Mapping[str, ArraySpec]) -> Mapping[str, ArraySpec]:
+        del given
+        return {"instances": ArraySpec(Kind.INSTANCE)}
+
+    def in_voxels(self, voxel_size: VoxelSize | None) -> Self:
+        return self.model_copy(update={"min_size": size_in_voxels(self.min_size, voxel_size)})
+
+    @abstractmethod
+    def instances(self, block: Block, mask: NDArray[np.bool_]) -> NDArray[np.uint32]:
+        """Instances (z, y, x) of the component `mask`, over `block.read`, before small ones are removed."""
+
+    def process(self, block: Block, mask: NDArray[np.bool_]) -> Mapping[str, NDArray[Any]]:
+        ids = self.instances(block, mask)
+        return {"instances": without_small(ids, size_in_voxels(self.min_size, None), self.remove_small_mode)[None]}
+
+    def keep(self, objects: NDArray[Any]) -> NDArray[np.bool_]:
+        if self.remove_small_mode != "background":
+            return super().keep(objects)
+        large: NDArray[np.bool_] = objects["size"] >= size_in_voxels(self.min_size, None)
+        return large
+
+
+class SeededFlood(Decoder):
+    """Seeds flood the component they lie in, lowest voxels of a landscape first; what no seed reaches is background.
+
+    Seeds are 26-connected, the flood crosses faces alone. A flood of the whole volume at once gives the same objects; a
+    few voxels between two can differ, where which of several equal seeds floods first depends on the whole volume.
+    """
+
+    seeds_from: Literal["thresholds", "input"] = "thresholds"
+    """"input": seeds are the instances of an input "seeds", a step above, whatever their size (`precomputed_seed`). One
+    that lies in two components of the mask seeds an object in each."""
+    min_seed_size: NonNegativeInt = 32
+    """Seeds of fewer voxels do not count."""
+    levels: Annotated[int, Field(ge=1, le=65_535)] = 255
+    """The landscape is rounded to this many steps before it is flooded, which makes the flood fast. Probabilities that
+    were 8-bit numbers lose nothing by 255; others are ranked as if they were, and equal ones flood in the order in
+    which the seeds reach them. It can move a border between two instances, where the landscape is flat; never the
+    border to the background."""
+    exact: bool = False
+    """Flood the landscape as it is, without `levels`: slower, and in more memory."""
+
+    def needs(self) -> Mapping[str, Need]:
+        return {"seeds": Need((Kind.INSTANCE,), channels=1)} if self.seeds_from == "input" else {}
+
+    @abstractmethod
+    def seeds(self, block: Block) -> NDArray[np.bool_]:
+        """(z, y, x) over `block.read`: where seeds are; beyond the mask they do not count."""
+
+    @abstractmethod
+    def height(self, block: Block, mask: NDArray[np.bool_]) -> tuple[NDArray[np.float32], float, float]:
+        """What is flooded (z, y, x), highest values first; and the value of the lowest level, and of the highest."""
+
+    def instances(self, block: Block, mask: NDArray[np.bool_]) -> NDArray[np.uint32]:
+        seeds, number = self._numbered_seeds(block, mask)
+        if number == 0:
+            return seeds
+        if number == 1:  # no other to share with: all that faces connect to the seed
+            parts = components(mask, 6)
+            reached = np.zeros(int(parts.max()) + 1, "u4")
+            reached[parts[seeds > 0]] = 1
+            return looked_up(reached, parts)
+        from mitocore_rsunet.flood import flood  # compiled code
+
+        return flood(self._landscape(block, mask), seeds, mask).view("u4")
+
+    def _numbered_seeds(self, block: Block, mask: NDArray[np.bool_]) -> tuple[NDArray[np.uint32], int]:
+        """Seeds 1..n inside the mask, and n."""
+        if self.seeds_from == "input":
+            given, ids = compact(block["seeds"][0] * mask)
+            return given, len(ids)
+        seeds = components(self.seeds(block) & mask, 26)
+        counts = sizes_of(seeds) >= max(self.min_seed_size, 1)
+        number = int(np.count_nonzero(counts))
+        if number < len(counts):
+            seeds = looked_up(np.concatenate([[0], np.cumsum(counts) * counts]).astype("u4"), seeds)
+        return seeds, number
+
+    def _landscape(self, block: Block, mask: NDArray[np.bool_]) -> NDArray[Any]:
+        values, low, high = self.height(block, mask)
+        if self.exact:
+            return -values
+        steps = np.float32(self.levels / ((high - low) or 1.0))
+        levels = np.subtract(np.float32(high), values)
+        levels *= steps
+        np.clip(np.rint(levels, out=levels), 0, self.levels, out=levels)
+        return levels.astype(np.min_scalar_type(self.levels))
+
+
+class ReadsDistance(SeededFlood):
+    """What the decoders share that take a predicted distance."""
+
+    distance_scale: Literal["signed", "unit"] = "signed"
+    """"unit": the input is a probability that stands for a distance from -1 to 1, as PyTorch Connectomics writes what
+    tanh gives: 0.5 is 0, and 0.75 is 0.5. Thresholds are of the distance all the same."""
+
+    def needs(self) -> Mapping[str, Need]:
+        kind = Kind.PROBABILITY if self.distance_scale == "unit" else Kind.DISTANCE
+        return {**super().needs(), "distance": Need((kind,), channels=1)}
+
+    def distance(self, block: Block) -> NDArray[np.float32]:
+        """(z, y, x) over `block.read`."""
+        values: NDArray[np.float32] = block["distance"][0]
+        return values * np.float32(2) - np.float32(1) if self.distance_scale == "unit" else values
