@@ -23,7 +23,7 @@ from mitocore.errors import ConfigError, DataError, ResourceError, RunError
 from mitocore.geometry import Roi, stated_region
 from mitocore.interfaces import Writer
 from mitocore.resampling import Factors
-from mitocore.scaling import Rescaled, averaged, factors_of, scaled
+from mitocore.scaling import Rescaled, averaged, scaled, stated_factors
 from mitocore.specs import UNIT, Kind, VolumeSpec
 from mitocore.volumes import installed, reader_of, writer_of
 
@@ -85,7 +85,7 @@ def convert(
         problem = f"{Path(place).name!r} holds one array, which has no name: there is no place for {key!r}"
         raise DataError(problem, where=str(target), hint=f"write to {place}, or to a zarr or HDF5 file")
     name = key or "volume"
-    factors = _factors(scale_factors)
+    factors = stated_factors(scale_factors, "--scale", "--scale 1,0.5,0.5")
     with reader_of(source, registry, reader, **stated).open() as volume:
         spec = replace(volume.spec, kind=kind_of(kind) or volume.spec.kind)
         origin: Source = Opened(volume)
@@ -115,16 +115,6 @@ def convert(
                 passes.export(origin, None, copy, into.order, workspace, "convert", origin=corner)
                 copy.finish(lambda done, total: progress("finish", done, total))
                 return copy.spec
-
-
-def _factors(stated: Any) -> Factors | None:
-    if stated is None:
-        return None
-    try:
-        factors = factors_of(stated)
-    except ValueError as error:
-        raise ConfigError(str(error), where="--scale", hint="--scale 1,0.5,0.5") from error
-    return None if factors == (1, 1, 1) else factors
 
 
 def _values(spec: VolumeSpec) -> tuple[bool, str]:

@@ -20,8 +20,7 @@ from mitocore.errors import DataError, MitocoreError
 from mitocore.geometry import Shape
 from mitocore.interfaces import WritableVolume, Writer
 from mitocore.pipeline import Plan, SavedArray
-from mitocore.resampling import Resampling
-from mitocore.scaling import Rescaled, averaged, scaled
+from mitocore.scaling import Rescaled, averaged
 from mitocore.specs import Kind, VolumeSpec
 from mitocore.volumes import Rewritable
 
@@ -52,31 +51,9 @@ def _from(folder: Path, path: str) -> str:
         return path
 
 
-def header(plan: Plan, saved: SavedArray) -> tuple[VolumeSpec, Resampling | None]:
-    """The header of an array in its file, and how it gets another resolution; None: it keeps its own.
-
-    Raises
-    ------
-    DataError
-        If it cannot be stored at the resolution that is asked for.
-    """
-    kept = replace(plan.result, channels=saved.spec.channels, kind=saved.spec.kind, dtype=saved.dtype)
-    if plan.config.scale_factors is None or plan.volume is None or plan.region is None:
-        return kept, None
-    try:
-        spec, resampling = scaled(
-            replace(kept, shape=plan.volume.shape, origin=plan.volume.origin), plan.config.scale_factors, plan.region
-        )
-    except DataError as error:
-        error.problem = f"{saved.name!r}: {error.problem}"
-        error.where = error.where or plan.config.document.where("output", "scale_factors")
-        raise
-    return spec, resampling
-
-
 def outline(plan: Plan, saved: SavedArray) -> dict[str, Any]:
     """What an array of the plan is created as; the dtype of ids follows from their number, so it is not said."""
-    spec, _ = header(plan, saved)
+    spec, _ = plan.header(saved)
     size, factors = spec.voxel_size, plan.config.scale_factors
     return {
         "shape": list(spec.shape),
@@ -132,7 +109,7 @@ class Outputs:
         self.place = place_of(writer, workspace.folder)
         self.corner = plan.region.start if plan.region else (0, 0, 0)  # where the files begin in the volume
         self.saved = {saved.name: saved for saved in plan.saved}
-        self.headers = {saved.name: header(plan, saved) for saved in plan.saved}  # refused before it is computed
+        self.headers = {saved.name: plan.header(saved) for saved in plan.saved}
         self.placed: dict[str, WritableVolume] = {}
         """Volumes by array: open until all of them are copied, for one may be computed from another."""
 

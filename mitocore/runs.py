@@ -42,6 +42,7 @@ from mitocore.interfaces import Model, Normalizer, PostProcessor, Volume
 from mitocore.pipeline import Plan, plan
 from mitocore.registry import Registry
 from mitocore.run_folder import Policy
+from mitocore.scaling import stated_factors
 from mitocore.specs import Kind, Storage, VolumeSpec
 from mitocore.training import TrainingPlan, plan_training
 from mitocore.volumes import Reopened, in_memory, installed, open_volume, reader_of, writer_of
@@ -165,7 +166,7 @@ def _changed(config: PipelineConfig, settings: Mapping[str, Any]) -> PipelineCon
             )
         table = {**component.model_dump(), option: value}
         steps[name] = replace(steps[name], component=toml.parse(type(component), table, toml.Document({}), what=name))
-    return replace(config, steps=tuple(steps.values()), writer=None)
+    return replace(config, steps=tuple(steps.values()), writer=None, scale_factors=None)
 
 
 class _Scratch(Volume):
@@ -386,11 +387,18 @@ class Pipeline:
         kind: Kind | str | None = None,
         save: Sequence[str] = (),
         output: str | Path | None = None,
+        scale_factors: Sequence[float] | None = None,
         roi: str | None = None,
         until: str | None = None,
     ) -> PlannedRun:
-        """Check the pipeline against an array, an open volume or ``PATH[::KEY]``; `roi` and `until` as in `load`."""
+        """Check the pipeline against an array, an open volume or ``PATH[::KEY]``; `roi` and `until` as in `load`.
+
+        `scale_factors` are voxels of `output` per voxel of the input along (z, y, x), as in [output].
+        """
         registry = installed()
+        if scale_factors is not None and output is None:
+            problem = "without an output nothing is stored at another resolution"
+            raise ConfigError(problem, where="scale_factors", hint='output="mito.zarr"')
         volume = reader = None
         if isinstance(source, str | Path):
             stated = {} if voxel_size is None else {"voxel_size": voxel_size}
@@ -403,6 +411,7 @@ class Pipeline:
             kind=kind_of(kind),
             writer=writer_of(output, registry) if output else None,
             save=tuple(save),
+            scale_factors=stated_factors(scale_factors, "scale_factors", "scale_factors=(1, 0.5, 0.5)"),
             run=self.options,
         )
         spec = volume.spec if volume else None

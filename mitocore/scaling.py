@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mitocore.errors import DataError
+from mitocore.errors import ConfigError, DataError
 from mitocore.geometry import Roi, VoxelSize
 from mitocore.resampling import ROUNDING, Factors, Resampling
 from mitocore.specs import Kind, VolumeSpec
@@ -35,6 +35,23 @@ def factors_of(stated: Any) -> Factors:
     if len(found) != 3 or not all(0.001 <= factor <= 1000 for factor in found):
         raise ValueError(f"{stated!r} is not three factors (z, y, x) from 0.001 to 1000, such as 1,0.5,0.5")
     return found[0], found[1], found[2]
+
+
+def stated_factors(stated: Any, where: str, hint: str) -> Factors | None:
+    """Factors of resolution that are asked for; None: none are, or all are 1.
+
+    Raises
+    ------
+    ConfigError
+        As `factors_of`, with `where` they are stated and a `hint`.
+    """
+    if stated is None:
+        return None
+    try:
+        factors = factors_of(stated)
+    except ValueError as error:
+        raise ConfigError(str(error), where=where, hint=hint) from error
+    return None if factors == (1, 1, 1) else factors
 
 
 class _Boxes(Protocol):

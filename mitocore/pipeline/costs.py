@@ -23,7 +23,7 @@ def refused(ready: Plan) -> list[MitocoreError]:
             problem = f"{step.name!r} needs {amount(needed)} of memory, the run may use {amount(ready.memory)}"
             findings.append(ResourceError(problem, where=step.where, hint=_SMALLER.get(step.scope, _BLOCK)))
     scratch = sum(step.scratch * step.region.voxels for step in ready.steps if step.region)
-    output = sum(stored_bytes(s.spec, s.dtype) for s in ready.saved) * math.prod(ready.result.shape)
+    output = sum(stored_bytes(s.spec, s.dtype) * math.prod(ready.header(s)[0].shape) for s in ready.saved)
     writer = ready.config.writer
     folder = Path(ready.config.run.folder or ".").absolute()
     target = Path(writer.path).absolute() if writer and "://" not in writer.path else folder

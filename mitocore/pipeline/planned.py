@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from mitocore.config.pipeline import PipelineConfig, StepConfig
-from mitocore.errors import ContractError
+from mitocore.errors import ContractError, DataError
 from mitocore.geometry import Roi, Shape
 from mitocore.interfaces import (
     LocalPostProcessor,
@@ -15,6 +15,8 @@ from mitocore.interfaces import (
     StitchedPostProcessor,
     WholePostProcessor,
 )
+from mitocore.resampling import Resampling
+from mitocore.scaling import scaled
 from mitocore.specs import ArraySpec, Kind, VolumeSpec, Window
 
 INPUT = "input.image"
@@ -143,6 +145,27 @@ class Plan:
         z, y, x = (origin + voxels * edge for origin, voxels, edge in corner)
         return replace(self.volume, shape=self.region.shape, origin=(z, y, x), chunks=None)
 
+    def header(self, saved: SavedArray) -> tuple[VolumeSpec, Resampling | None]:
+        """The header of an array in its file, and how it gets another resolution; None: it keeps its own.
+
+        Raises
+        ------
+        DataError
+            If it cannot be stored at the resolution that is asked for.
+        """
+        kept = replace(self.result, channels=saved.spec.channels, kind=saved.spec.kind, dtype=saved.dtype)
+        factors = self.config.scale_factors
+        if factors is None or self.volume is None or self.region is None:
+            return kept, None
+        whole = replace(kept, shape=self.volume.shape, origin=self.volume.origin)
+        try:
+            spec, resampling = scaled(whole, factors, self.region)
+        except DataError as error:
+            error.problem = f"{saved.name!r}: {error.problem}"
+            error.where = error.where or self.config.document.where("output", "scale_factors")
+            raise
+        return spec, resampling
+
     def __str__(self) -> str:
         lines = [_heading(self)]
         for step in self.steps:
@@ -156,7 +179,8 @@ class Plan:
         if self.until:
             lines.append(f"  stops after {self.until!r}; the same command without it goes on from there")
         if self.saved and self.config.writer:
-            lines.append(f"  {'output':<16} {', '.join(s.name for s in self.saved)} → {self.config.writer.path}")
+            names = ", ".join(saved.name for saved in self.saved)
+            lines.append(f"  {'output':<16} {names} → {self.config.writer.path}{_rescaled(self)}")
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])
 
 
@@ -175,6 +199,18 @@ def _heading(plan: Plan) -> str:
 def _ranges(roi: Roi) -> str:
     """A region as `--roi` takes it."""
     return ",".join(f"{a}:{b}" for a, b in zip(roi.start, roi.stop, strict=True))
+
+
+def _rescaled(plan: Plan) -> str:
+    """What a table says of an output at another resolution."""
+    factors = plan.config.scale_factors
+    if factors is None:
+        return ""
+    text = f" · {', '.join(f'{factor:g}' for factor in factors)} times the resolution"
+    if plan.volume is None:
+        return text
+    spec, _ = plan.header(plan.saved[0])
+    return f"{text}: {spec.shape} voxels" + (f" of {spec.voxel_size}" if spec.voxel_size else "")
 
 
 def _placed(step: PlannedStep) -> str:

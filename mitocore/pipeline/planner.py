@@ -71,6 +71,8 @@ def plan(
         raise together(findings)
     memory = costs.available_memory() // 2 if config.run.memory == "auto" else config.run.memory
     ready = Plan(config, tuple(steps), saved, volume, region, until, memory, tuple(notes))
+    for array in ready.saved:
+        ready.header(array)  # refused if it cannot be stored at the resolution of the output
     if findings := costs.refused(ready):
         raise together(findings)
     return ready

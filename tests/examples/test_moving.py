@@ -195,9 +195,7 @@ DECODERS |= {"dilation_struct", "remove_small_mode", "scale_factors", "return_se
 SCORES = {"get_binary_jaccard", "adapted_rand", "voi", "instance_matching", "cremi_distance", "mAP_3Dvolume"}
 
 
-@pytest.mark.parametrize(
-    "names", [TARGETS, LOSSES, {"'0'", "'1'", "'1-1'", "'2-w0-w1'"}, DECODERS, SCORES], ids=min
-)
+@pytest.mark.parametrize("names", [TARGETS, LOSSES, {"'0'", "'1'", "'1-1'", "'2-w0-w1'"}, DECODERS, SCORES], ids=min)
 def test_every_option_of_targets_losses_weights_decoders_and_scores_is_in_a_table(names: set[str]) -> None:
     assert names - {field for row in rows("pytorch-connectomics") for field in row.fields} == set()
 

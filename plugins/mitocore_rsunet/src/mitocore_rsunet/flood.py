@@ -34,7 +34,6 @@ _LEVEL = _PAYLOAD + 1  # the bits from here are the level
 _LAST = np.iinfo("i8").max  # leaves after the last seed, in whatever order
 _CHUNK_BITS = 9
 _CHUNK = 1 << _CHUNK_BITS  # voxels in a link of a queue
-_VOXEL = 2**32 - 1  # the bits of a queued element that are its voxel; those above are its label
 _WAITING = 64  # more than the depth of any heap
 
 
@@ -44,9 +43,9 @@ def flood(landscape: NDArray[Any], seeds: NDArray[Any], mask: NDArray[np.bool_])
     Parameters
     ----------
     landscape
-        (z, y, x) heights. Unsigned integers of 8 or 16 bits are fast and take about 5 bytes per voxel and 8 per voxel
-        of a seed. Anything else, real numbers above all, goes to scikit-image itself: exact, several times slower, and
-        some 30 bytes per voxel. See `quantised`.
+        (z, y, x) heights. Unsigned integers of 8 or 16 bits are fast: 4 bytes per voxel, 8 per voxel of a seed, 4 per
+        voxel that waits to be flooded. Anything else, real numbers above all, goes to scikit-image itself: exact,
+        several times slower, and some 30 bytes per voxel. See `quantised`.
     seeds
         (z, y, x) 32-bit labels up to 2**31 - 1, of one or more pieces each; 0 is none. Those outside the mask count as
         none.
@@ -82,18 +81,14 @@ def flood(landscape: NDArray[Any], seeds: NDArray[Any], mask: NDArray[np.bool_])
     padded = tuple(n + 2 for n in landscape.shape)
     if np.prod(padded, dtype=object) >= 2**32:
         raise ValueError(f"a box of {landscape.shape} voxels is too large; 2**32 voxels is the limit")
-    # the box within a border of a voxel, so that every voxel has neighbours
-    highest = int(landscape.max(initial=0))
-    height = np.min_scalar_type(highest + 1)
-    heights = np.full(padded, np.iinfo(height).max, height)  # the highest number: not to be flooded, or no longer
-    labels = np.zeros(padded, "i4")
-    heap, last = _prepare(landscape, seeds.view("i4"), mask.view("u1"), heights, labels)
+    state = np.zeros(padded, "i4")  # within a border of a voxel, so that every voxel has neighbours
+    seeded, last = _prepare(landscape, seeds.view("i4"), mask.view("u1"), state)
     if last == -2:
         raise ValueError(f"the lowest label is {seeds.view('i4').min()}; 0 to 2**31 - 1 are possible")
-    flat = labels.reshape(-1)
+    flat = state.reshape(-1)
     if last >= 0:
-        _rise(heights.reshape(-1), flat, heap, last, highest + 1, padded[1] * padded[2], padded[2])
-    _close_up(labels, flat)
+        _rise(flat, seeded, last, int(landscape.max()) + 1, padded[1] * padded[2], padded[2])
+    _close_up(state, flat)
     return flat[: landscape.size].reshape(landscape.shape)
 
 
@@ -141,8 +136,8 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 # A first-in, first-out queue of elements per level is kept in plain arrays, and what is done for every neighbour stands
-# in the loops themselves: numba counts every array that is handed to a function, which takes longer than the work.
-#   pool     chunks of elements; drained chunks are used again
+# in the loops themselves: handing all of them to a function for every neighbour took longer than the work.
+#   pool     chunks of voxels; drained chunks are used again
 #   follows  the chunk after each, in its queue or among the free ones
 #   first    where in the pool each level is read next
 #   end      where it is written next; -1: the level has no chunk
@@ -150,9 +145,9 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @_compiled
-def _wider(pool: NDArray[np.int64], follows: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+def _wider(pool: NDArray[np.uint32], follows: NDArray[np.int32]) -> tuple[NDArray[np.uint32], NDArray[np.int32]]:
     """The same pool with twice the room."""
-    wider = np.empty(2 * pool.size, np.int64)
+    wider = np.empty(2 * pool.size, np.uint32)
     wider[: pool.size] = pool
     longer = np.empty(2 * follows.size, np.int32)
     longer[: follows.size] = follows
@@ -257,18 +252,14 @@ def _next(heap: NDArray[np.int64], size: int, place: int, waiting: NDArray[np.in
 
 @_compiled
 def _prepare(
-    landscape: NDArray[Any],
-    seeds: NDArray[np.int32],
-    mask: NDArray[np.uint8],
-    heights: NDArray[Any],
-    labels: NDArray[np.int32],
+    landscape: NDArray[Any], seeds: NDArray[np.int32], mask: NDArray[np.uint8], state: NDArray[np.int32]
 ) -> tuple[NDArray[np.int64], int]:
-    """Fill heights and labels; the seeds in raster order, and the highest level of one that has something to flood.
+    """Fill the state; the seeds in raster order as items of the heap, and the highest level of one that can flood.
 
-    That level is -1 if none has, -2 if a label is negative.
+    The state of a voxel is its label; where it has none yet, -1 less its height; 0 where it gets none. The level is -1
+    if no seed has a neighbour to flood, -2 if a label is negative.
     """
     depth, rows, columns = landscape.shape
-    closed = heights[0, 0, 0]
     count = 0
     for z in range(depth):
         for y in range(rows):
@@ -276,9 +267,9 @@ def _prepare(
                 if mask[z, y, x]:
                     label = seeds[z, y, x]
                     if label == 0:
-                        heights[z + 1, y + 1, x + 1] = landscape[z, y, x]
+                        state[z + 1, y + 1, x + 1] = -1 - np.int32(landscape[z, y, x])
                     else:
-                        labels[z + 1, y + 1, x + 1] = label
+                        state[z + 1, y + 1, x + 1] = label
                         count += 1
                         if label < 0:
                             return np.empty(0, np.int64), -2
@@ -287,12 +278,12 @@ def _prepare(
     for z in range(1, depth + 1):
         for y in range(1, rows + 1):
             for x in range(1, columns + 1):
-                if labels[z, y, x] != 0:
+                if state[z, y, x] > 0:
                     level = int(landscape[z - 1, y - 1, x - 1])
                     items[count] = level << _LEVEL
-                    lowest = min(heights[z - 1, y, x], heights[z, y - 1, x], heights[z, y, x - 1])
-                    lowest = min(lowest, heights[z, y, x + 1], heights[z, y + 1, x], heights[z + 1, y, x])
-                    if lowest != closed:
+                    lowest = min(state[z - 1, y, x], state[z, y - 1, x], state[z, y, x - 1])
+                    lowest = min(lowest, state[z, y, x + 1], state[z, y + 1, x], state[z + 1, y, x])
+                    if lowest < 0:
                         items[count] |= (z * (rows + 2) + y) * (columns + 2) + x
                         last = max(last, level)
                     count += 1
@@ -300,73 +291,57 @@ def _prepare(
 
 
 @_compiled
-def _rise(
-    heights: NDArray[Any],
-    labels: NDArray[np.int32],
-    heap: NDArray[np.int64],
-    last: int,
-    levels: int,
-    plane: int,
-    row: int,
-) -> None:
+def _rise(state: NDArray[np.int32], heap: NDArray[np.int64], last: int, levels: int, plane: int, row: int) -> None:
     """Flood, level by level.
 
     `heap` holds the seeds in raster order, `last` is the highest level of one that has something to flood, and a plane
     and a row are as many voxels as stated.
     """
-    pool, follows = np.empty(64 * _CHUNK, np.int64), np.empty(64, np.int32)
+    pool, follows = np.empty(64 * _CHUNK, np.uint32), np.empty(64, np.int32)
     first, end = np.full(levels, -1, np.int64), np.full(levels, -1, np.int64)
     book = np.array([-1, 0])
-    pool, follows = _rise_with_seeds(heights, labels, heap, last, pool, follows, first, end, book, plane, row)
-    closed = np.int64(heights[0])
+    pool, follows = _rise_with_seeds(state, heap, last, pool, follows, first, end, book, plane, row)
     for level in range(last, levels):
-        while True:
+        place = first[level]
+        while place != end[level]:
             if book[1] + 12 > follows.size:
                 pool, follows = _wider(pool, follows)
-            if first[level] == end[level]:
-                break
-            place = first[level]
-            element = pool[place]
+            voxel = np.int64(pool[place])
             place += 1
             if place & (_CHUNK - 1) == 0:
                 place = _drained(follows, book, place)
-            first[level] = place
-            voxel = element & _VOXEL
-            label = element >> 32
-            labels[voxel] = label
+            label = state[voxel]
             for step in (-plane, -row, -1, 1, row, plane):
                 neighbour = voxel + step
-                own = np.int64(heights[neighbour])
-                heights[neighbour] = closed
-                dry = own != closed
-                height = max(own if dry else 0, level)
-                place = end[height]
-                if place < 0:
-                    place = _new_chunk(follows, book) << _CHUNK_BITS
-                    first[height] = place
-                pool[place] = label << 32 | neighbour
-                place += dry
-                if dry and place & (_CHUNK - 1) == 0:
-                    place = _continued(follows, book, place)
-                end[height] = place
+                own = state[neighbour]
+                if own < 0:
+                    state[neighbour] = label
+                    height = max(-1 - own, level)
+                    free = end[height]
+                    if free < 0:
+                        free = _new_chunk(follows, book) << _CHUNK_BITS
+                        first[height] = free
+                    pool[free] = neighbour
+                    free += 1
+                    if free & (_CHUNK - 1) == 0:
+                        free = _continued(follows, book, free)
+                    end[height] = free
 
 
 @_compiled
 def _rise_with_seeds(  # noqa: PLR0915 - one loop: see the queues above
-    heights: NDArray[Any],
-    labels: NDArray[np.int32],
+    state: NDArray[np.int32],
     heap: NDArray[np.int64],
     last: int,
-    pool: NDArray[np.int64],
+    pool: NDArray[np.uint32],
     follows: NDArray[np.int32],
     first: NDArray[np.int64],
     end: NDArray[np.int64],
     book: NDArray[np.int64],
     plane: int,
     row: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+) -> tuple[NDArray[np.uint32], NDArray[np.int32]]:
     """Flood until the last seed has left; what has entered by then, and has not left, is in the queues."""
-    closed = np.int64(heights[0])
     size = heap.size
     left = 0
     for place in range(size):
@@ -392,14 +367,11 @@ def _rise_with_seeds(  # noqa: PLR0915 - one loop: see the queues above
         level = top >> _LEVEL
         if top & _LATER:
             place = first[level]
-            element = pool[place]
+            voxel = np.int64(pool[place])
             place += 1
             if place & (_CHUNK - 1) == 0:
                 place = _drained(follows, book, place)
             first[level] = place
-            voxel = element & _VOXEL
-            label = element >> 32
-            labels[voxel] = label
             size -= 1
             _sift_down(heap, size, 0, heap[size])
         else:
@@ -428,38 +400,38 @@ def _rise_with_seeds(  # noqa: PLR0915 - one loop: see the queues above
             if voxel == 0:
                 continue
             left -= 1
-            label = np.int64(labels[voxel])
+        label = state[voxel]
         for step in (-plane, -row, -1, 1, row, plane):
             neighbour = voxel + step
-            own = np.int64(heights[neighbour])
-            heights[neighbour] = closed
-            dry = own != closed
-            height = max(own if dry else 0, level)
-            place = end[height]
-            if place < 0:
-                place = _new_chunk(follows, book) << _CHUNK_BITS
-                first[height] = place
-            pool[place] = label << 32 | neighbour
-            place += dry
-            if dry and place & (_CHUNK - 1) == 0:
-                place = _continued(follows, book, place)
-            end[height] = place
-            if dry and height < last:
-                _sift_up(heap, size, (height << _LEVEL) | _LATER | age)
-                age += 1
-            else:
-                heap[size] = _LAST
-            size += dry
+            own = state[neighbour]
+            if own < 0:
+                state[neighbour] = label
+                height = max(-1 - own, level)
+                free = end[height]
+                if free < 0:
+                    free = _new_chunk(follows, book) << _CHUNK_BITS
+                    first[height] = free
+                pool[free] = neighbour
+                free += 1
+                if free & (_CHUNK - 1) == 0:
+                    free = _continued(follows, book, free)
+                end[height] = free
+                if height < last:
+                    _sift_up(heap, size, (height << _LEVEL) | _LATER | age)
+                    age += 1
+                else:
+                    heap[size] = _LAST
+                size += 1
     return pool, follows
 
 
 @_compiled
-def _close_up(labels: NDArray[np.int32], flat: NDArray[np.int32]) -> None:
-    """Move what is within the border to the front of the same memory, in raster order."""
-    depth, rows, columns = labels.shape
+def _close_up(state: NDArray[np.int32], flat: NDArray[np.int32]) -> None:
+    """Move labels from within the border to the front of the same memory, in raster order."""
+    depth, rows, columns = state.shape
     place = 0
     for z in range(1, depth - 1):
         for y in range(1, rows - 1):
             for x in range(1, columns - 1):
-                flat[place] = labels[z, y, x]
+                flat[place] = max(state[z, y, x], 0)
                 place += 1
