@@ -1,13 +1,12 @@
 """The seeded watershed of one object: time and peak memory beside `skimage.segmentation.watershed`.
 
 The two take turns on the same arrays; the ratio of times is the median of the turns, and labels are compared voxel by
-voxel. Peak memory is what the operating system says of a process of its own, above one that only loads the arrays;
-scikit-image is given a landscape in real numbers of 64 bits, as it would make one itself.
+voxel. Peak memory is that of a process of its own, above what it held before, arrays and compiled code included (Linux
+only); scikit-image is given a landscape in real numbers of 64 bits, as it would make one itself.
 """
 
 import argparse
 import multiprocessing
-import os
 import subprocess
 import sys
 import tempfile
@@ -37,8 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.flood:
         name, path = options.flood
-        with np.load(path) as stored:
-            METHODS[name](stored["landscape"], stored["seeds"], stored["mask"])
+        print(peak_here(METHODS[name], Path(path)))
         return
     for kind, sigma in SMOOTHNESS.items():
         with tempfile.TemporaryDirectory() as folder:
@@ -47,8 +45,7 @@ def main() -> None:
                 working = multiprocessing.get_context("spawn").Process(target=task, args=arguments)
                 working.start()  # elsewhere: the peak of a new process counts that of the one it was started from
                 working.join()
-            idle, mine, other = (peak(name, path) for name in METHODS)
-        mine, other = max(mine - idle, 1), other - idle
+            mine, other = (peak(name, path) for name in METHODS)
         print(f"  {mine:.0f} MB, scikit-image {other:.0f} MB: {other / mine:.1f} times as much")
 
 
@@ -94,23 +91,30 @@ def of_scikit_image(landscape: NDArray[np.uint8], seeds: NDArray[np.int32], mask
     return labels
 
 
-def nothing(landscape: NDArray[np.uint8], seeds: NDArray[np.int32], mask: NDArray[np.bool_]) -> None:
-    """What takes no more than its arguments, and the compiled code."""
-    del landscape, seeds, mask
-    flood(np.zeros((1, 1, 2), "u1"), np.array([[[1, 0]]], "i4"), np.ones((1, 1, 2), bool))
-
-
-METHODS: dict[str, Callable[..., Any]] = {"nothing": nothing, "flood": flood, "scikit-image": of_scikit_image}
+METHODS: dict[str, Callable[..., Any]] = {"flood": flood, "scikit-image": of_scikit_image}
 
 
 def peak(name: str, path: Path) -> float:
-    """Peak resident MB of a process that floods once."""
-    process = subprocess.Popen([sys.executable, __file__, "--flood", name, str(path)])
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(process.returncode)
-    return usage.ru_maxrss * (1024 if sys.platform != "darwin" else 1) / 1e6
+    """Peak MB of a process that floods once, above what it held before."""
+    command = [sys.executable, __file__, "--flood", name, str(path)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def peak_here(method: Callable[..., Any], path: Path) -> float:
+    """Peak MB of this process while it floods once, above what it held before."""
+    method(np.zeros((1, 1, 2), "u1"), np.array([[[1, 0]]], "i4"), np.ones((1, 1, 2), bool))  # compiled, imported
+    with np.load(path) as stored:
+        arrays = stored["landscape"], stored["seeds"], stored["mask"]
+    Path("/proc/self/clear_refs").write_text("5", "ascii")  # the peak begins anew
+    before = held("VmRSS")
+    method(*arrays)
+    return held("VmHWM") - before
+
+
+def held(which: str) -> float:
+    """MB of resident memory, by the name that Linux gives it."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text("ascii").splitlines())
+    return int(lines[which].split()[0]) * 1024 / 1e6
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """Scores of a prediction against the truth, block by block."""
 
 import logging
+import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,16 +22,58 @@ from mitocore.geometry import Roi, Shape, VoxelSize, as_shape, stated_region
 from mitocore.interfaces import Block, Metric, ObjectMetric, Volume
 from mitocore.interfaces.metric import finished
 from mitocore.registry import Registry
-from mitocore.specs import UNIT, Kind
+from mitocore.specs import UNIT, Kind, VolumeSpec
+from mitocore.volumes import in_memory, open_volume
 
 log = logging.getLogger(__name__)
 
 BLOCK = (64, 512, 512)
 Progress = Callable[[str, int, int], None]
+_CHANNEL = re.compile(r"(?P<place>.+[^:]):(?P<channel>[^:/\\]+)")  # no drive of Windows, no port of an address
 
 
 def quiet(_label: str, _done: int, _total: int) -> None:
     """Tells nobody how far it is."""
+
+
+def opened(source: str | Path | Volume | NDArray[Any]) -> AbstractContextManager[Volume]:
+    """A volume to compare: an array, an open one, or ``PATH[::KEY][:CHANNEL]``, closed at the end."""
+    if not isinstance(source, str | Path):
+        return nullcontext(in_memory(source))
+    named = _CHANNEL.fullmatch(str(source))
+    if named is None or Path(source).exists():
+        return open_volume(source)
+    return OneChannel(open_volume(named["place"]), named["channel"], str(source))
+
+
+class OneChannel(Volume):
+    """One channel of an open volume, named or numbered from 0.
+
+    Raises
+    ------
+    DataError
+        If the volume has none of that name.
+    """
+
+    def __init__(self, volume: Volume, channel: str, where: str) -> None:
+        names = volume.spec.channels
+        self._volume, known = volume, [*names, *(str(n) for n in range(len(names)) if str(n) not in names)]
+        if channel not in known:
+            volume.close()
+            problem = f"there is no channel {channel!r} in it"
+            raise DataError(problem, where=where, hint=near(channel, known))
+        self._number = known.index(channel) if channel in names else int(channel)
+
+    @property
+    def spec(self) -> VolumeSpec:
+        whole = self._volume.spec
+        return replace(whole, channels=(whole.channels[self._number],))
+
+    def read(self, roi: Roi) -> NDArray[Any]:
+        return self._volume.read(roi)[self._number : self._number + 1]
+
+    def close(self) -> None:
+        self._volume.close()
 
 
 @dataclass(frozen=True)
@@ -80,7 +125,7 @@ def compared(
     if predicted.spec.shape != truth.spec.shape:
         raise DataError(
             f"the prediction has {predicted.spec.shape} voxels (z, y, x), the truth {truth.spec.shape}",
-            hint="compare volumes of one shape; `mitocore convert --roi` cuts one",
+            hint="compare volumes of one shape: `mitocore convert` cuts (--roi) or scales (--scale) one",
         )
     if len(truth.spec.channels) != 1:
         raise DataError(
@@ -103,7 +148,7 @@ def _sure(scores: Volume | Mapping[int, float] | None, predicted: Volume) -> Sou
         raise DataError(
             f"the scores have {found} voxels (z, y, x), the prediction one of {predicted.spec.shape}",
             where="--scores",
-            hint="name one channel of the probabilities that the objects were made of, as in net.zarr::foreground",
+            hint="name one channel of the probabilities that the objects were made of, as in net.zarr::prediction:0",
         )
     return Opened(scores, Kind.PROBABILITY)
 
@@ -134,7 +179,8 @@ def metrics_of(
     """
     wanted = names or registry.names("metric")
     for name in options.keys() - set(wanted):
-        raise ConfigError(f"there are options of {name!r}, which is not computed", hint=near(name, wanted))
+        hint = near(name, wanted) if name in registry.names("metric") else "--set METRIC.OPTION=VALUE"
+        raise ConfigError(f"there are options of {name!r}, which is not computed", hint=hint)
     built = [(name, build("metric", {"metric": name, **options.get(name, {})}, registry)[0]) for name in wanted]
     metrics = {name: metric for name, metric in built if isinstance(metric, Metric)}
     if names:

@@ -45,7 +45,7 @@ from mitocore.run_folder import Policy
 from mitocore.scaling import stated_factors
 from mitocore.specs import Kind, Storage, VolumeSpec
 from mitocore.training import TrainingPlan, plan_training
-from mitocore.volumes import Reopened, in_memory, installed, open_volume, reader_of, writer_of
+from mitocore.volumes import Reopened, in_memory, installed, reader_of, writer_of
 
 if TYPE_CHECKING:
     from mitocore.learn.fit import TrainingResult
@@ -548,6 +548,8 @@ def evaluate(
 
     Parameters
     ----------
+    prediction
+        An array, an open volume, or ``PATH[::KEY][:CHANNEL]``: of several channels one is compared.
     kind
         What the prediction holds ("instance", "probability", "mask" …), where its file does not say.
     roi
@@ -565,7 +567,7 @@ def evaluate(
     matches
         A .csv file to be written: every pair of objects that overlap, and objects that overlap none, the worst first.
     """
-    with _volume(prediction) as predicted, _volume(truth) as true, _scores(scores) as sure:
+    with evaluation.opened(prediction) as predicted, evaluation.opened(truth) as true, _scores(scores) as sure:
         pair = evaluation.compared(predicted, true, kind=kind_of(kind), roi=roi, ignore=ignore, scores=sure)
         chosen = evaluation.metrics_of(metrics, pair.kind, installed(), options or {})
         return object_lists.evaluate(
@@ -584,9 +586,4 @@ def _scores(
         return nullcontext(source)
     if isinstance(source, str | Path) and Path(source).suffix == ".csv":
         return nullcontext(read_scores(Path(source)))
-    return _volume(source)
-
-
-def _volume(source: str | Path | Volume | NDArray[Any]) -> AbstractContextManager[Volume]:
-    """A volume, closed at the end if it was opened here."""
-    return open_volume(source) if isinstance(source, str | Path) else nullcontext(in_memory(source))
+    return evaluation.opened(source)

@@ -262,3 +262,13 @@ def test_a_narrower_dtype_can_be_asked_for_and_takes_only_ids_that_fit(tmp_path)
     with pytest.raises(DataError, match="which float16 does not hold"):
         convert(tmp_path / "p.npy", tmp_path / "b.h5", dtype="float16")
     assert not (tmp_path / "b.h5").exists()
+
+
+def test_probabilities_of_bytes_asked_for_as_floats_become_shares(tmp_path):
+    bytes_ = saved(tmp_path / "p.npy", "uint8", [0, 51, 127, 255])
+    spec = convert(tmp_path / "p.npy", tmp_path / "p.h5", kind="probability", dtype="float32")
+    assert (spec.dtype, spec.kind) == ("float32", Kind.PROBABILITY)
+    np.testing.assert_array_equal(whole(tmp_path / "p.h5"), bytes_ / np.float32(255))
+    convert(tmp_path / "p.npy", tmp_path / "image.h5", dtype="float32")
+    np.testing.assert_array_equal(whole(tmp_path / "image.h5"), bytes_)
+    assert convert(tmp_path / "p.npy", tmp_path / "same.h5", kind="probability").dtype == "uint8"

@@ -160,6 +160,21 @@ def test_a_prediction_of_several_channels_is_refused():
         evaluate(np.zeros((2, *SHAPE), "f4"), TRUTH)
 
 
+def test_one_channel_of_a_file_can_be_named_for_the_prediction_and_for_its_scores(tmp_path):
+    np.save(tmp_path / "two.npy", np.stack([smooth(1), smooth(2)]))
+    place = f"{tmp_path / 'two.npy'}:0"
+    assert evaluate(place, TRUTH, ["voxel"]) == evaluate(smooth(1), TRUTH, ["voxel"])
+    ranked = evaluate(PREDICTED, TRUTH, ["average_precision"], scores=place)
+    assert ranked == evaluate(PREDICTED, TRUTH, ["average_precision"], scores=MemoryVolume(smooth(1)))
+    with pytest.raises(DataError, match="there is no channel '2'"):
+        evaluate(place[:-1] + "2", TRUTH)
+
+
+def test_ranges_of_sizes_that_contradict_are_refused():
+    with pytest.raises(ConfigError, match="largest small object is larger"):
+        evaluate(PREDICTED, TRUTH, ["average_precision"], options={"average_precision": {"ranges": [500, 100]}})
+
+
 @pytest.mark.parametrize("roi", ["1:2", "0:99,:,:", "a,b,c"])
 def test_a_region_that_is_none_is_refused(roi):
     with pytest.raises(ConfigError) as refused:

@@ -13,7 +13,7 @@ from mitocore.blockwise.lock import RunLock
 from mitocore.blockwise.workspace import Workspace
 from mitocore.builtin.npy import NpyWriter
 from mitocore.outputs import Outputs, outline, place_of
-from mitocore.pipeline import SavedArray
+from mitocore.pipeline import Plan, SavedArray
 from mitocore.volumes import Rewritable
 from mitocore_io.hdf5_writer import Hdf5Writer
 from mitocore_io.zarr_writer import ZarrWriter
@@ -26,6 +26,12 @@ WRITERS = {
 }
 
 
+class NothingButOutputs(SimpleNamespace):
+    """What outputs look at in a plan."""
+
+    header = Plan.header
+
+
 @pytest.fixture
 def sink_of(tmp_path):
     """The sink for an array of a run, if it is written in place: `sink_of("zarr", executor, grid, region)`."""
@@ -36,7 +42,8 @@ def sink_of(tmp_path):
         shape = region.shape if region else SHAPE
         saved = SavedArray("a.mask", ArraySpec(Kind.MASK), "uint8")
         config = SimpleNamespace(scale_factors=None)
-        plan = SimpleNamespace(saved=(saved,), region=region, result=VolumeSpec(shape, "uint8"), config=config)
+        result = VolumeSpec(shape, "uint8")
+        plan = NothingButOutputs(saved=(saved,), region=region, result=result, volume=None, config=config)
         workspace = Workspace(tmp_path / "run", executor, locks[-1])
         found = Outputs(plan, WRITERS[writer](tmp_path), workspace, {}, lambda: None)
         return found.in_place("a.mask", "bool", grid, "digest")
@@ -129,9 +136,10 @@ def test_the_stamp_of_a_file_or_folder_is_of_sizes_and_times_and_none_if_it_is_a
 def outputs_of(tmp_path):
     """Outputs of a run folder that has noted `own`; every state of plan.json that is saved is added to `saves`."""
     with RunLock(tmp_path / "run") as lock:
-        plan = SimpleNamespace(
+        plan = NothingButOutputs(
             saved=(SavedArray("a.mask", ArraySpec(Kind.MASK), "bool"),),
             region=None,
+            volume=None,
             config=SimpleNamespace(scale_factors=None),
             result=VolumeSpec(SHAPE, "uint8", voxel_size=VoxelSize(8, 4, 4)),
         )

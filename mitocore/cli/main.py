@@ -261,7 +261,7 @@ def train(
 @command(app, "evaluate")
 def evaluate(
     context: typer.Context,
-    prediction: Annotated[str, typer.Argument(metavar="PREDICTION", help="PATH[::KEY]")],
+    prediction: Annotated[str, typer.Argument(metavar="PREDICTION", help="PATH[::KEY][:CHANNEL]")],
     truth: Annotated[str, typer.Argument(metavar="TRUTH", help="Labels, PATH[::KEY].")],
     *,
     metric: Annotated[
@@ -296,7 +296,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--scores",
-            metavar="PATH[::KEY]",
+            metavar="PATH[::KEY][:CHANNEL]",
             help="How sure objects are: probabilities, or a .csv file of id and score.",
         ),
     ] = None,

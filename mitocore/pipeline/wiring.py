@@ -106,6 +106,7 @@ def _planned(
         wire = _chosen(step, name, need, arrays)
         if wire is not None:
             wires[name] = wire
+    _told_apart(step, needs, wires)
     given = {name: selected(arrays[wire.source], wire.channels) for name, wire in wires.items()}
     gives = {name: _stored(spec, step) for name, spec in component.gives(given).items()}
     component = component.reading(given)
@@ -171,8 +172,37 @@ def _chosen(step: StepConfig, name: str, need: Need, arrays: Mapping[str, ArrayS
     have = ", ".join(f"{source} ({spec.kind})" for source, spec in arrays.items())
     raise WiringError(
         f"{step.name!r} needs {_kinds(need)} for {name!r}; above it are only {have}",
-        hint=f"a step before it that gives {_kinds(need)}",
+        hint=_instead(name, need, arrays),
     )
+
+
+def _instead(name: str, need: Need, arrays: Mapping[str, ArraySpec]) -> str:
+    """What to type where no array above a step fits what it needs."""
+    for source, spec in reversed(list(arrays.items())):
+        if need.channels == 1 and spec.kind in need.kinds and len(spec.channels) > 1:
+            first = f'inputs = {{ {name} = "{source}:{spec.channels[0]}" }}'
+            return f"it takes one of the {len(spec.channels)} channels of {source}: {first}"
+    return _unstated(need, arrays.get(INPUT)) or f"a step before it that gives {_kinds(need)}"
+
+
+def _unstated(need: Need, volume: ArraySpec | None) -> str:
+    """What to type where nothing says what the input holds; "": something does."""
+    if volume is None or volume.kind is not Kind.IMAGE or Kind.IMAGE in need.kinds:
+        return ""
+    return f'kind = "{min(need.kinds)}" in [input], if that is what it holds'
+
+
+def _told_apart(step: StepConfig, needs: Mapping[str, Need], wires: Mapping[str, Wire]) -> None:
+    """Refuse one array that nobody named for two needs of the same kind: one of them is meant to be another."""
+    taken: dict[tuple[Wire, tuple[Kind, ...]], str] = {}
+    for name, wire in wires.items():
+        if name in step.inputs:
+            continue
+        other = taken.setdefault((wire, tuple(sorted(needs[name].kinds))), name)
+        if other != name:
+            problem = f"{step.name!r} would read {str(wire)!r} both for {other!r} and for {name!r}"
+            hint = f'inputs = {{ {other} = "step.array", {name} = "step.array:channel" }} names them'
+            raise WiringError(problem, hint=hint)
 
 
 def _stated(step: StepConfig, name: str, need: Need, arrays: Mapping[str, ArraySpec]) -> Wire:
@@ -188,8 +218,10 @@ def _stated(step: StepConfig, name: str, need: Need, arrays: Mapping[str, ArrayS
         channels = (spec.channels.index(channel),)
     problem = _met(need, selected(spec, channels))
     if problem:
+        unstated = _unstated(need, spec) if source == INPUT else ""
         raise WiringError(
-            f"{step.name!r}: {step.inputs[name]!r} does not fit {name!r}: {problem}", hint=f"it needs {_kinds(need)}"
+            f"{step.name!r}: {step.inputs[name]!r} does not fit {name!r}: {problem}",
+            hint=f"it needs {_kinds(need)}" + (f": {unstated}" if unstated else ""),
         )
     return Wire(source, channels)
 

@@ -28,6 +28,7 @@ from mitocore.blockwise.arrays import (
     Stored,
     VolumeSink,
     pack,
+    read_all,
     settle,
     unpack,
     widen,
@@ -262,6 +263,26 @@ def test_byte_probabilities_are_divided_by_their_maximum_and_images_left_alone()
 def test_selected_channels_come_in_the_order_asked_for(memory):
     values = np.arange(3.0)[:, None, None, None] * np.ones((1, 1, 1, 2))
     assert Selected(memory(values), (2, 0)).read(Roi.whole((1, 1, 2)))[:, 0, 0, 0].tolist() == [2, 0]
+
+
+def test_inputs_that_are_channels_of_one_array_are_read_from_it_once(memory):
+    class Counted:
+        def __init__(self, source):
+            self.source, self.reads = source, 0
+
+        def read(self, roi):
+            self.reads += 1
+            return self.source.read(roi)
+
+    one, other = (Counted(memory(np.arange(24.0).reshape(4, 1, 2, 3) + more)) for more in (0, 100))
+    box = Roi((0, 1, 0), (1, 2, 3))
+    wires = {"a": Selected(one, (0,)), "b": Selected(one, (2, 1)), "c": other, "d": Selected(other, (3,))}
+    found = read_all(wires, box)
+    assert {name: values[:, 0, 0, 0].tolist() for name, values in found.items()} == {
+        "a": [3], "b": [15, 9], "c": [103, 109, 115, 121], "d": [121],
+    }  # fmt: skip
+    assert all(values.flags.c_contiguous for values in found.values())
+    assert (one.reads, other.reads) == (1, 2)  # an array that is wired as a whole is an input of its own
 
 
 def test_a_voxelwise_normaliser_is_applied_where_the_image_is_read(memory):

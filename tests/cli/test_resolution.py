@@ -6,7 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
-from mitocore import load
+from mitocore import ArraySpec, Kind, LocalPostProcessor, Need, Pipeline, load
+from mitocore.builtin.postprocess import Threshold
+from mitocore.errors import ConfigError, DataError
 from mitocore.geometry import Roi
 from mitocore.volumes import open_volume
 
@@ -89,9 +91,43 @@ def test_factors_that_are_none_are_refused(halved, refused, stated):
 
 
 def test_a_resolution_at_which_nothing_is_left_is_refused_before_anything_is_computed(halved, refused):
-    text = refused(5, "run", "half.toml", "--set", "output.scale_factors=[0.01,1,1]")
+    text = refused(5, "validate", "half.toml", "--set", "output.scale_factors=[0.01,1,1]")
     assert "'cells.instances': (0.01, 1.0, 1.0) times the resolution leaves nothing" in text
     assert not (halved / "half.zarr").exists()
+
+
+def test_validate_says_the_resolution_of_the_output_and_its_shape(halved, succeeds):
+    assert "1, 0.5, 0.5 times the resolution: (24, 20, 20) voxels of 8 x 16 x 16 nm" in succeeds(
+        "validate", "half.toml"
+    )
+
+
+def test_affinities_at_another_resolution_are_refused_before_anything_is_computed(tmp_path):
+    class Neighbours(LocalPostProcessor):
+        """Whether voxels and the ones before them are alike."""
+
+        def needs(self):
+            return {"image": Need((Kind.IMAGE,))}
+
+        def gives(self, given):
+            return {"pairs": ArraySpec(Kind.AFFINITY, ("z",), offsets=((-1, 0, 0),))}
+
+        def process(self, block):
+            raise RuntimeError("nothing is computed")
+
+    pipeline, image, target = Pipeline([Neighbours()]), np.zeros((4, 4, 4), "u1"), tmp_path / "a.zarr"
+    with pytest.raises(DataError, match=r"'neighbours\.pairs': affinity values speak of voxels of one size"):
+        pipeline.plan(image, output=target, scale_factors=(1, 0.5, 0.5))
+    with pytest.raises(ConfigError, match="without an output"):
+        pipeline.plan(image, scale_factors=(1, 0.5, 0.5))
+
+
+def test_a_pipeline_in_python_takes_factors_of_its_output(work, tmp_path):
+    options = {"kind": "probability", "voxel_size": 8, "output": tmp_path / "mask.zarr", "scale_factors": (1, 0.5, 0.5)}
+    with Pipeline([Threshold()]).run(np.load("prob.npy"), **options) as result:
+        assert result["threshold.mask"].spec.shape == (24, 20, 20)
+        again = result.rerun({"threshold.threshold": 0.4})
+        assert again["threshold.mask"].spec.shape == (24, 40, 40)
 
 
 @pytest.fixture
@@ -111,6 +147,7 @@ def test_chunks_are_merged_and_segmented_as_they_are(work, chunks, succeeds):
     printed = succeeds("convert", "chunks", "merged.zarr", "--reader", "chunks", "--kind", "probability")
     assert "24 x 40 x 40" in printed
     np.testing.assert_array_equal(whole("merged.zarr")[1], chunks)
+    assert "24 x 40 x 40" in succeeds("convert", "chunks/result_*_xy.h5", "some.zarr", "--reader", "chunks")
     for name, path in (("a", "whole.npy"), ("b", "chunks/*.h5")):
         places = (f"input.path={path}", f"output.path={name}.zarr", f"run.folder={name}")
         assert "4 objects" in succeeds("run", "seg.toml", *(part for place in places for part in ("--set", place)))
@@ -131,6 +168,8 @@ def test_a_chunk_that_is_cut_short_is_refused_and_named(work, chunks, refused):
         assert path.name in text
         assert "run the prediction of this chunk again" in text
     assert not (work / "merged.zarr").exists()
+    text = refused(5, "-q", "convert", "chunks/result_*_xy.h5", "merged.zarr")
+    assert "a pattern of the files of one volume: --reader chunks" in text
     path.unlink()
     assert "chunks are missing: 12-24-0-40-0-20" in refused(5, "-q", "convert", "chunks/*.h5", "merged.zarr")
     assert '"chunks/*.h5" for its chunks as one volume' in refused(5, "-q", "convert", "chunks", "merged.zarr")
@@ -149,3 +188,23 @@ def test_instances_become_a_submission_of_the_mitoem_challenge(work, succeeds, r
     assert (
         json.loads(succeeds("evaluate", "1_rat_instance_seg_pred.h5::main", "truth.npy", "--json"))["voxel"]["iou"] == 1
     )
+
+
+@pytest.mark.parametrize(
+    ("channels", "kind", "said", "hint"),
+    [
+        (2, "probability", "needs a probability array", 'inputs = { foreground = "input.image:0" }'),
+        (2, "image", "above it are only input.image (image)", 'kind = "probability" in [input]'),
+        (1, "probability", "both for 'foreground' and for 'boundary'", 'inputs = { foreground = "step.array"'),
+    ],
+)
+def test_a_prediction_whose_channels_nobody_named_is_refused_with_what_to_type(
+    work, refused, channels, kind, said, hint
+):
+    np.save("prediction.npy", np.zeros((channels, 4, 8, 8), "f4"))
+    (work / "bc.toml").write_text(
+        f'mitocore = 1\n[input]\npath = "prediction.npy"\nkind = "{kind}"\n[[step]]\npostprocessor = "bc_watershed"\n'
+    )
+    text = refused(3, "validate", "bc.toml")
+    assert said in text
+    assert hint in text

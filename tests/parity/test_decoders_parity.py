@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from mitocore import ArraySpec, Block, Kind, Roi
+from mitocore.blockwise.arrays import Opened
+from mitocore.geometry import as_shape
+from mitocore.resampling import Resampling
+from mitocore.scaling import Rescaled
 from mitocore.testing.one_step import Example, results
+from mitocore.volumes import ArrayVolume
 from mitocore_rsunet.instances import ConnectedComponents, SizeFilter
 from mitocore_rsunet.small import without_small
 from mitocore_rsunet.watersheds import (
@@ -149,6 +154,37 @@ def test_component_by_component_only_ties_on_ridges_differ(prediction, case, dec
     assert len(np.unique(found)) == len(np.unique(expected))
     # which of several equal seeds floods first depends on the rest of the volume there, and on nothing else here
     assert adapted_rand_error(found, expected) < 5e-3
+
+
+PRECOMPUTED = BoundaryWatershed(thres3=0.3, thres_small=16, seeds_from="input")
+
+
+@pytest.fixture(scope="module", name="seeded")
+def _seeded(prediction):
+    return prediction | {"seeds": recorded("decode_v1_iso.npz")["precomputed_seed"][None].astype("u8")}
+
+
+def test_seeds_that_were_given_flood_what_was_recorded(seeded):
+    expected = expected_of("bcws_precomputed")
+    assert same_partition(at_once(PRECOMPUTED, seeded), expected)
+    found = instances_of(PRECOMPUTED, seeded)
+    assert np.array_equal(found > 0, expected > 0)
+    assert len(np.unique(found)) == len(np.unique(expected))
+    assert adapted_rand_error(found, expected) < 1e-2  # ties on ridges, as above: here seeds are equal over many voxels
+
+
+def test_a_watershed_at_half_the_resolution_is_what_was_recorded(prediction):
+    ids = at_once(BoundaryWatershed(**LOOSE, thres_small=16), prediction)
+    whole, expected = Roi.whole(as_shape(ids.shape)), expected_of("bcws_scale_half")
+    half = Rescaled(Opened(ArrayVolume(ids)), Resampling.by(whole.shape, (1, 0.5, 0.5)), whole, labels=True)
+    assert half.box.stop == expected.shape
+    assert same_partition(half.read(half.box)[0], expected)
+
+
+def test_large_instances_that_are_removed_are_those_recorded():
+    arrays = recorded("process_utils_v1.npz")
+    found = instances_of(SizeFilter(max_size=2000), {"instances": arrays["labels"][None].astype("u8")})
+    assert same_partition(found, arrays["remove_large_2000"])
 
 
 RULES = [

@@ -22,7 +22,7 @@ def compared(block: Block) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_
     if predicted.shape != truth.shape:
         raise WiringError(
             f"a prediction of {len(predicted)} channels cannot be compared with a truth of {len(truth)}",
-            hint="choose one channel, such as net.foreground:mito",
+            hint="choose one channel, such as net.foreground:mito in a step, prediction.h5::main:0 in a command",
         )
     if truth.dtype.kind == "f":
         return predicted, truth, ~np.isnan(truth)

@@ -9,6 +9,7 @@ from mitocore.builtin.contingency import ContingencyTable
 from mitocore.builtin.metrics.compared import suffix
 from mitocore.builtin.metrics.matching import Overlaps
 from mitocore.builtin.metrics.objects import Objects
+from mitocore.errors import ConfigError
 from mitocore.geometry import SizeOption, VoxelSize, size_in_voxels
 
 MEAN_OVER = tuple(percent / 100 for percent in range(50, 100, 5))
@@ -36,10 +37,14 @@ class AveragePrecision(Objects):
     """Largest small and largest medium object: voxels, or a volume such as "0.01 um3" (rounded up to voxels)."""
 
     def in_voxels(self, voxel_size: VoxelSize | None) -> Self:
-        first, second = self.ranges
-        return self.model_copy(
-            update={"ranges": (size_in_voxels(first, voxel_size), size_in_voxels(second, voxel_size))}
-        )
+        small, medium = (size_in_voxels(limit, voxel_size) for limit in self.ranges)
+        if small > medium:
+            first, second = self.ranges
+            problem = (
+                f"ranges = [{first!r}, {second!r}]: the largest small object is larger than the largest medium one"
+            )
+            raise ConfigError(problem, hint="state the smaller size first")
+        return self.model_copy(update={"ranges": (small, medium)})
 
     def total(self, partial: ContingencyTable) -> dict[str, float]:
         overlaps = Overlaps(partial)

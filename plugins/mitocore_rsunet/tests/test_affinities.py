@@ -12,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from mitocore import ArraySpec, Block, Kind, Lattice, Roi, WiringError
-from mitocore.testing import PostProcessorTests, reference
+from mitocore.testing import reference
 from mitocore.testing.one_step import Example, results
 from mitocore_rsunet.affinities import AffinityComponents
 from mitocore_rsunet.agglomeration import AffinityAgglomeration
@@ -87,18 +87,6 @@ def in_raster_order(labels):
     order = np.argsort(np.where(ids == 0, -1, first))
     rank[order] = np.arange(len(ids)) + (0 not in ids)
     return rank[place].reshape(labels.shape)
-
-
-class TestPostProcessors(PostProcessorTests):
-    def components(self):
-        return (
-            AffinityComponents(threshold=0.55, min_size=8),
-            MutexWatershed(bias=(-0.45, -0.55), strides=(1, 2, 3), min_size=4),
-            AffinityAgglomeration(threshold=0.45, low=0.4, min_size=4),
-        )
-
-    def example(self, rng):
-        return {"affinities": smooth(rng, (12, 20, 24), 6), "foreground": 1 - smooth(rng, (12, 20, 24), 1) / 2}
 
 
 # --- ground truth and sides -------------------------------------------------------------------------------------------
@@ -216,6 +204,21 @@ def test_pairs_beyond_the_component_do_not_count():
     affinities[1] = 1
     found = instances(MutexWatershed(), affinities, ((0, 0, -1), (0, 0, -3)))
     assert found.ravel().tolist() == [1, 1, 1, 0, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 12), (2, 3, 30), (7, 1, 5), (1, 1, 1)])
+def test_ranges_longer_than_a_box_do_not_count_in_it(shape):
+    offsets = (*NEAR, (-2, 0, 0), (0, -4, 0), (0, 0, -27), (3, -4, 0))
+    affinities = smooth(np.random.default_rng(5), shape, len(offsets))
+    strange = affinities.copy()
+    for channel, offset in zip(strange, offsets, strict=True):
+        if any(abs(step) >= n for step, n in zip(offset, shape, strict=True)):
+            channel[:] = 1
+    tiled = MutexWatershed(oversize="tile", largest=9, tiles=SMALL_TILES)
+    for step in (MutexWatershed(), MutexWatershed(strides=(2, 3, 5)), tiled):
+        expected = instances(step, affinities, offsets)
+        for block in ((99, 99, 99), (2, 3, 4)):
+            assert np.array_equal(instances(step, strange, offsets, block), expected)
 
 
 def test_the_memory_of_the_mutex_watershed_grows_with_the_channels():

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from scipy import ndimage
 from skimage.segmentation import watershed
 
-from mitocore import ArraySpec, Block, ConfigError, Kind, Roi, VoxelSize
+from mitocore import ArraySpec, Block, ConfigError, Kind, Roi, VoxelSize, load
 from mitocore.testing.one_step import Example, results
 from mitocore_rsunet.instances import ConnectedComponents
 from mitocore_rsunet.watersheds import (
@@ -19,7 +19,7 @@ from mitocore_rsunet.watersheds import (
 
 FULL = np.ones((3, 3, 3), bool)
 RNGS = st.integers(0, 2**32 - 1).map(np.random.default_rng)
-BLOCKS = st.tuples(st.integers(2, 9), st.integers(3, 12), st.integers(3, 14))
+BLOCKS = st.tuples(st.integers(3, 9), st.integers(4, 12), st.integers(5, 14))
 
 
 def smooth(rng, shape):
@@ -73,6 +73,34 @@ def test_a_watershed_in_blocks_is_that_of_each_component_of_the_whole(rng, block
 
 
 @settings(deadline=None, max_examples=5)
+@given(RNGS, BLOCKS, st.integers(0, 20))
+def test_seeds_of_a_step_above_flood_the_components_they_lie_in(rng, block, min_size):
+    foreground = smooth(rng, (9, 12, 14))
+    ids = rng.choice([7, 2**40, 2**63, 9], (9, 12, 14)).astype("u8") * (rng.random((9, 12, 14)) < 0.03)
+    parts, count = ndimage.label(foreground[0] > 0.5, FULL)
+    expected, last = np.zeros(parts.shape, int), 0
+    for number in range(1, count + 1):
+        here = np.where(parts == number, ids, 0)
+        seeds = np.searchsorted(np.unique([0, *here.ravel()]), here)
+        found = watershed(np.rint((1 - foreground[0]) * np.float32(255)), seeds, mask=parts == number)
+        found[(np.bincount(found.ravel()) < min_size)[found]] = 0
+        found = in_raster_order(found)
+        expected[found > 0] = found[found > 0] + last
+        last = expected.max()
+    step = BinaryWatershed(threshold=0.5, seeds_from="input", min_seed_size=999, min_size=min_size)
+    arrays = {"foreground": foreground, "seeds": ids[None]}
+    assert np.array_equal(by_engine(step, arrays, block), expected)
+
+
+def test_seeds_are_asked_for_only_where_an_input_gives_them():
+    for decoder in (BinaryWatershed, BoundaryWatershed, BoundaryDistanceWatershed, DistanceWatershed):
+        assert "seeds" not in decoder().needs()
+        assert set(decoder(seeds_from="input").needs()["seeds"].kinds) == {Kind.INSTANCE}
+        assert 'instance of "seeds"' in decoder(seeds_from="input").hint_if_empty()
+    assert BoundaryWatershed(seeds_from="input", threshold=0.95).threshold == 0.95  # seed_threshold does not count
+
+
+@settings(deadline=None, max_examples=5)
 @given(RNGS, BLOCKS, st.sampled_from([(1, 5, 5), (3, 3, 1), (1, 1, 1)]), st.integers(0, 20))
 def test_widened_parts_in_blocks_are_those_of_the_whole_volume(rng, block, dilation, min_size):
     arrays = {name: smooth(rng, (9, 12, 14)) for name in ("foreground", "boundary")}
@@ -93,6 +121,49 @@ def test_two_touching_balls_are_two_by_their_distance(landscape):
     assert np.array_equal(found > 0, arrays["distance"][0] > 0)
     assert found[5, 10, 9] != found[5, 10, 24]
     assert found.max() == 2
+
+
+@pytest.mark.parametrize(
+    ("decoder", "options"),
+    [
+        (DistanceWatershed, {"threshold": -0.1, "seed_distance": 0.2}),
+        (DistanceWatershed, {"threshold": -0.1, "seed_distance": 0.2, "landscape": "mask"}),
+        (
+            BoundaryDistanceWatershed,
+            {"seed_threshold": 0.5, "threshold": 0.4, "distance_threshold": -0.2, "seed_distance": 0.1}
+            | {"landscape": "distance"},
+        ),
+    ],
+)
+def test_a_distance_as_a_probability_is_the_distance_it_stands_for(decoder, options):
+    names = ("foreground", "boundary", "distance")
+    arrays = {name: smooth(np.random.default_rng(seed), (9, 12, 14)) for seed, name in enumerate(names)}
+    arrays = {name: arrays[name] for name in decoder().needs()}
+    step = decoder(min_seed_size=1, min_size=1, **options)
+    signed = arrays | {"distance": arrays["distance"] * np.float32(2) - np.float32(1)}
+    unit = step.model_copy(update={"distance_scale": "unit"})
+    assert set(unit.needs()["distance"].kinds) == {Kind.PROBABILITY}
+    assert set(step.needs()["distance"].kinds) == {Kind.DISTANCE}
+    found = by_engine(unit, arrays, (4, 7, 9))
+    assert found.max() > 1
+    assert np.array_equal(found, by_engine(step, signed, (9, 12, 14)))
+
+
+@pytest.mark.parametrize("landscape", ["distance", "mask"])
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_distance_that_is_no_number_is_outside_and_an_infinite_one_is_far(landscape, exact):
+    step = DistanceWatershed(
+        seed_distance=2, threshold=0, min_seed_size=1, min_size=1, landscape=landscape, exact=exact
+    )
+    distance = np.array([-1, 1, 3, np.inf, 1, 3, np.nan, 3, -np.inf], "f4").reshape(1, 1, 1, 9)
+    assert by_engine(step, {"distance": distance}).ravel().tolist() == [0, 1, 1, 1, 1, 2, 0, 3, 0]
+
+
+def test_where_a_mask_has_no_edge_both_seeds_get_what_is_nearer():
+    distance = np.ones((1, 1, 3, 12), "f4")
+    distance[..., 1, [0, 11]] = 9
+    step = DistanceWatershed(seed_distance=2, min_seed_size=1, min_size=1, landscape="mask")
+    assert (by_engine(step, {"distance": distance}) == np.repeat([1, 2], 6)).all()
 
 
 def test_depth_of_a_component_alone_is_that_of_the_whole_mask():
@@ -174,7 +245,7 @@ def test_names_of_the_peers_mean_the_same_options(decoder, theirs, ours):
         (BoundaryWatershed, {"scale_factors": [1, 0.5, 0.5]}, r"state scale_factors in \[output\]"),
         (BoundaryDistanceWatershed, {"seed_distance": -0.5}, "seed_distance = -0.5 is below distance_threshold = 0"),
         (DistanceWatershed, {"threshold": 0.9}, "seed_distance = 0.5 is below threshold = 0.9"),
-        (BoundaryConnected, {"dilation": (1, 4, 4)}, "odd sizes"),
+        (BoundaryConnected, {"dilation": (1, 4, 4)}, r"\[1, 4, 4\] are not three odd numbers"),
         (BinaryWatershed, {"oversize": "tile", "remove_small_mode": "neighbor"}, "size_filter"),
         (ConnectedComponents, {"remove_small_mode": "neighbor"}, "size_filter"),
     ],
@@ -202,3 +273,45 @@ def test_an_empty_result_asks_whether_foreground_and_boundary_were_swapped():
     assert "above 0.98" in BinaryWatershed().hint_if_empty()
     assert "above 0.5" in DistanceWatershed().hint_if_empty()
     assert {Kind.PROBABILITY} == set(BoundaryWatershed().needs()["boundary"].kinds)
+
+
+PIPELINE = """\
+mitocore = 1
+[input]
+path = "prediction.npy"
+kind = "probability"
+
+[[step]]
+name = "mito"
+postprocessor = "bc_watershed"
+inputs = {{ foreground = "input.image:0", boundary = "input.image:1" }}
+thres1 = 0.6
+thres2 = 0.7
+thres3 = 0.45
+seed_thres = 2
+thres_small = {size}
+remove_small_mode = "{mode}"
+
+[output]
+path = "{mode}{output}.zarr"
+[run]
+folder = "{mode}{output}"
+block = {block}
+workers = 0
+keep = "all"
+"""
+
+
+@pytest.mark.parametrize("mode", ["none", "background", "neighbor", "background_2d", "neighbor_2d"])
+def test_another_size_in_a_finished_run_folder_gives_what_a_new_folder_gives(tmp_path, mode):
+    arrays = [smooth(np.random.default_rng(seed), (9, 18, 20))[0] for seed in range(2)]
+    np.save(tmp_path / "prediction.npy", np.stack(arrays).astype("f2"))
+    found = []
+    for size, output, block in ((40, "", [5, 9, 9]), (4, "", [5, 9, 9]), (4, "again", [9, 18, 20])):
+        text = PIPELINE.format(size=size, mode=mode, output=output, block=block)
+        (tmp_path / "pipeline.toml").write_text(text, "utf-8")
+        with load(tmp_path / "pipeline.toml").run(policy="resume") as result:
+            found.append(result.arrays()["mito.instances"])
+    assert found[2].max() > 2
+    assert np.array_equal(found[1], found[2])
+    assert np.array_equal(found[0], found[1]) == (mode == "none")

@@ -54,7 +54,7 @@ class ChunksReader(Reader):
         refuse_overlaps(chunks, self.path)
         whole = self._whole(chunks)
         if self.fill == "refuse" and (holes := missing_of(chunks, whole)):
-            hint = "predict these; or fill = 0 in [input], which stands for what is missing"
+            hint = "predict these; or run with fill = 0 in [input], which stands for what is missing"
             raise DataError(f"chunks are missing: {holes}", where=self.path, hint=hint)
         first = self._checked(chunks[0])
         for chunk in chunks[1:]:
@@ -202,6 +202,9 @@ def _chunks(path: str) -> list[NamedChunk]:
         for file in sorted(folder.glob(pattern))
         if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
     ]
+    if not held and pattern != "*":
+        hint = f'a pattern that fits: "{folder.name}/*.h5" is all of them'
+        raise DataError(f"no HDF5 file in {folder.name!r} is called {pattern!r}", where=path, hint=hint)
     found = [(file, chunk_of(file)) for file in held]
     chunks = [chunk for _, chunk in found if chunk]
     if not chunks or (pattern != "*" and len(chunks) < len(found)):

@@ -68,6 +68,8 @@ def missing(path: Path) -> DataError:
     """The error that says that there is no file or folder; a run that was stopped may have left a part of it."""
     part = part_of(path)
     hint = f"{part.name} is there: resume the run that writes it" if part.exists() else ""
+    if "*" in path.name:
+        hint = 'a pattern of the files of one volume: --reader chunks (HDF5) or slices, reader = "chunks" in [input]'
     return DataError(f"{path.name!r} does not exist", where=str(path), hint=hint)
 
 

@@ -18,6 +18,10 @@ def _odd(size: Shape) -> Shape:
     return size
 
 
+OddBox = Annotated[Shape, AfterValidator(_odd)]
+"""Voxels of a box along (z, y, x) that is as wide to both sides of its middle."""
+
+
 class BinaryMedian(LocalPostProcessor):
     """What most voxels of a box around each voxel are, channel by channel: foreground or not.
 
@@ -27,7 +31,7 @@ class BinaryMedian(LocalPostProcessor):
 
     threshold: Above | None = None
     """A voxel counts as foreground if its probability is above this; 0.8 unless stated. Not for a mask."""
-    size: Annotated[Shape, AfterValidator(_odd)] = (7, 7, 7)
+    size: OddBox = (7, 7, 7)
     """Voxels of the box along (z, y, x), odd."""
 
     @model_validator(mode="before")

@@ -14,6 +14,7 @@ from mitocore_rsunet.peers import translated
 from mitocore_rsunet.small import RemoveSmall, without_small
 
 PROBABILITY = Need((Kind.PROBABILITY,), channels=1)
+_FAR = float(np.finfo(np.float16).max)
 
 
 class Decoder(ObjectwisePostProcessor):
@@ -78,8 +79,9 @@ class SeededFlood(Decoder):
     """
 
     seeds_from: Literal["thresholds", "input"] = "thresholds"
-    """"input": seeds are the instances of an input "seeds", a step above, whatever their size (`precomputed_seed`). One
-    that lies in two components of the mask seeds an object in each."""
+    """"input": seeds are the instances of an input "seeds", a step above (`precomputed_seed`). One that lies in two
+    components of the mask seeds an object in each. What says where "thresholds" find seeds, and of which size, then
+    does not count."""
     min_seed_size: NonNegativeInt = 32
     """Seeds of fewer voxels do not count."""
     levels: Annotated[int, Field(ge=1, le=65_535)] = 255
@@ -92,6 +94,28 @@ class SeededFlood(Decoder):
 
     def needs(self) -> Mapping[str, Need]:
         return {"seeds": Need((Kind.INSTANCE,), channels=1)} if self.seeds_from == "input" else {}
+
+    def hint_if_empty(self) -> str:
+        return 'does an instance of "seeds" lie where the mask is?' if self.seeds_from == "input" else self.no_seeds()
+
+    @abstractmethod
+    def no_seeds(self) -> str:
+        """What to look at if thresholds find no seed."""
+
+    def agreeing(self, seed: str, mask: str) -> None:
+        """Refuse two options of which the first is below the second, so that seeds would lie outside the mask.
+
+        Raises
+        ------
+        ValueError
+            If seeds are found by thresholds, and these two contradict.
+        """
+        high, low = getattr(self, seed), getattr(self, mask)
+        if high < low and self.seeds_from == "thresholds":
+            raise ValueError(
+                f"{seed} = {high:g} is below {mask} = {low:g}: seeds between the two would lie outside the mask; "
+                f"state {mask} of at most {high:g}"
+            )
 
     @abstractmethod
     def seeds(self, block: Block) -> NDArray[np.bool_]:
@@ -149,6 +173,8 @@ class ReadsDistance(SeededFlood):
         return {**super().needs(), "distance": Need((kind,), channels=1)}
 
     def distance(self, block: Block) -> NDArray[np.float32]:
-        """(z, y, x) over `block.read`."""
+        """(z, y, x) over `block.read`; NaN is far outside, and what is infinite is far."""
         values: NDArray[np.float32] = block["distance"][0]
-        return values * np.float32(2) - np.float32(1) if self.distance_scale == "unit" else values
+        if self.distance_scale == "unit":
+            return values * np.float32(2) - np.float32(1)
+        return values if np.isfinite(values).all() else np.nan_to_num(values, nan=-_FAR, posinf=_FAR, neginf=-_FAR)

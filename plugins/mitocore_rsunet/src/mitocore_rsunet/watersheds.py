@@ -5,31 +5,18 @@ Wei et al., "MitoEM dataset", MICCAI 2020. Defaults are theirs; their names of o
 """
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, NonNegativeInt, model_validator
+from pydantic import NonNegativeInt, model_validator
 from scipy.ndimage import distance_transform_edt, maximum_filter
 
 from mitocore import Block, Need, Shape, as_shape
+from mitocore_rsunet.filters import OddBox
 from mitocore_rsunet.objects import components
 from mitocore_rsunet.peers import SEEDED, SMALL, Above, Below
 from mitocore_rsunet.seeded import PROBABILITY, Decoder, ReadsDistance, SeededFlood
-
-
-def _odd(size: Shape) -> Shape:
-    if any(n < 1 or n % 2 == 0 for n in size):
-        raise ValueError(f"{list(size)} has an even axis; a dilation is as wide to both sides: odd sizes")
-    return size
-
-
-def _contradicting(seed: str, high: float, mask: str, low: float) -> None:
-    if high < low:
-        raise ValueError(
-            f"{seed} = {high:g} is below {mask} = {low:g}: seeds between the two would lie outside the mask; "
-            f"state {mask} of at most {high:g}"
-        )
 
 
 class BinaryWatershed(SeededFlood):
@@ -44,7 +31,7 @@ class BinaryWatershed(SeededFlood):
 
     @model_validator(mode="after")
     def _agreeing(self) -> Self:
-        _contradicting("seed_threshold", self.seed_threshold, "threshold", self.threshold)
+        self.agreeing("seed_threshold", "threshold")
         return self
 
     def needs(self) -> Mapping[str, Need]:
@@ -65,7 +52,7 @@ class BinaryWatershed(SeededFlood):
         del mask
         return block["foreground"][0], 0.0, 1.0
 
-    def hint_if_empty(self) -> str:
+    def no_seeds(self) -> str:
         return (
             f"seeds need {max(self.min_seed_size, 1)} voxels that touch, with a foreground above "
             f"{self.seed_threshold:g}; a lower seed_threshold finds more"
@@ -86,7 +73,7 @@ class BoundaryConnected(Decoder):
     """Instances are where the foreground is above this (`thres1`)."""
     boundary_threshold: Below = 0.5
     """… and the boundary is below this (`thres2`)."""
-    dilation: Annotated[Shape, AfterValidator(_odd)] = (1, 5, 5)
+    dilation: OddBox = (1, 5, 5)
     """Voxels (z, y, x) of the box that widens each instance, odd; it may reach beyond the foreground. Where two meet,
     the one whose first voxel is later wins. (1, 1, 1) widens none."""
 
@@ -134,7 +121,7 @@ class BoundaryWatershed(BinaryWatershed):
         found &= block["boundary"][0] < self.boundary_threshold
         return found
 
-    def hint_if_empty(self) -> str:
+    def no_seeds(self) -> str:
         return _swapped(self.seed_threshold, self.boundary_threshold)
 
 
@@ -163,7 +150,7 @@ class BoundaryDistanceWatershed(ReadsDistance, BoundaryWatershed):
 
     @model_validator(mode="after")
     def _distances_agree(self) -> Self:
-        _contradicting("seed_distance", self.seed_distance, "distance_threshold", self.distance_threshold)
+        self.agreeing("seed_distance", "distance_threshold")
         return self
 
     def mask_reads(self) -> tuple[str, ...]:
@@ -203,7 +190,7 @@ class DistanceWatershed(ReadsDistance):
 
     @model_validator(mode="after")
     def _agreeing(self) -> Self:
-        _contradicting("seed_distance", self.seed_distance, "threshold", self.threshold)
+        self.agreeing("seed_distance", "threshold")
         return self
 
     def mask_reads(self) -> tuple[str, ...]:
@@ -224,9 +211,11 @@ class DistanceWatershed(ReadsDistance):
         if self.landscape == "distance":
             return _depth(self.distance(block), mask)
         edges = block.voxel_size.edges if block.voxel_size else (1.0, 1.0, 1.0)
+        if mask.all():  # no edge to measure from, where the volume or a tile is full: equally deep everywhere
+            return _depth(np.ones(mask.shape, np.float32), mask)
         return _depth(distance_transform_edt(mask, edges).astype(np.float32), mask)
 
-    def hint_if_empty(self) -> str:
+    def no_seeds(self) -> str:
         return (
             f"seeds need {max(self.min_seed_size, 1)} voxels that touch, with a distance above {self.seed_distance:g}; "
             "is it in nm, or -1 to 1?"
