@@ -143,7 +143,7 @@ def test_ctrl_c_ends_the_whole_batch_and_the_same_command_goes_on(many):
     assert (printed, "Traceback" in said) == ("", False)
     assert not (many / "runs/batch/b").exists()
     done = program("run", "batch.toml", *settings)
-    assert (done.returncode, done.stdout.count("done")) == (0, 3)
+    assert (done.returncode, done.stdout.count("done")) == (0, 3), done.stdout + done.stderr
 
 
 def test_a_part_of_a_volume_is_run(work, succeeds):
