@@ -35,7 +35,9 @@ class AffinityAgglomeration(FromAffinities, StitchedPostProcessor):
     quantile: Annotated[int, Field(ge=0, le=100)] = 50
     """In percent: 50 for the median; 75 merges more. Not for "mean"."""
     low: Share = 0.5
-    """Without an edge above this, a voxel is background; waterz has 0.0001, and so no background."""
+    """Without an edge above this, a voxel is background; waterz has 0.0001, and so no background. Take that for tissue
+    without any, such as neurons, and for an input "foreground": the weak edges of a membrane that has become background
+    are missed where two fragments touch, and they are merged too easily."""
     high: Annotated[float, Field(gt=0, le=1)] = 0.9999
     """Neighbours with an affinity of at least this are in one fragment always."""
     tiles: Lattice = Lattice()
