@@ -1,10 +1,12 @@
 """Where blocks are computed, and the one loop that drives them."""
 
 import logging
+import signal
 import tempfile
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import (
     ALL_COMPLETED,
     FIRST_COMPLETED,
@@ -14,6 +16,7 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -197,6 +200,48 @@ def drive(
     KeyboardInterrupt
         If interrupted, or `cancelled()` is true between items.
     """
+    with _noted_interrupt(executor) as interrupted:
+        _drive(executor, call, items, commit, every, cost, budget, retries, lambda: cancelled() or interrupted())
+        if interrupted():
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _noted_interrupt(executor: Executor) -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed, to be asked when it suits; pressed again, it is raised at once.
+
+    Raised inside a wait for other threads, `KeyboardInterrupt` can leave a lock of theirs closed for ever. Without
+    other threads, and where the program handles the signal itself, nothing changes.
+    """
+    pressed: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(number)
+
+    main = threading.current_thread() is threading.main_thread()
+    if not (executor.workers and main and signal.getsignal(signal.SIGINT) is signal.default_int_handler):
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _drive(
+    executor: Executor,
+    call: Callable[[Any], Any],
+    items: Iterable[Any],
+    commit: Callable[[list[tuple[Any, Any]]], None],
+    every: float,
+    cost: Callable[[Any], float],
+    budget: float,
+    retries: int,
+    cancelled: Callable[[], bool],
+) -> None:
     waiting, suspects = deque((item, 0) for item in items), deque[tuple[Any, int]]()
     running: dict[Future[Any], tuple[Any, int]] = {}
     finished: list[tuple[Any, Any]] = []
