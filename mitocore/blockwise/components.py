@@ -16,7 +16,8 @@ from mitocore.interfaces import Block, ObjectwisePostProcessor, StitchedPostProc
 from mitocore.specs import ArraySpec, Need
 from mitocore.stitch import joined
 
-_BOX = [("start", "(3,)i8"), ("stop", "(3,)i8")]
+_CORNER: Any = np.dtype((np.int64, 3))  # not "(3,)i8", which numpy parses with `ast`: in threads that can fail (3.11)
+_BOX = [("start", _CORNER), ("stop", _CORNER)]
 _TASK = np.dtype([("component", "i8"), ("tiled", "?"), *_BOX])
 
 
