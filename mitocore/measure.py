@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fastremap
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects
 
 from mitocore.blockwise.arrays import Opened
 from mitocore.blockwise.grid import BlockGrid
+from mitocore.builtin.extents import Extents
 from mitocore.errors import DataError
 from mitocore.geometry import Roi, Shape, VoxelSize, as_shape
 from mitocore.interfaces import Volume
@@ -22,7 +21,8 @@ BLOCK = (64, 512, 512)
 FACES = ("z-", "y-", "x-", "z+", "y+", "x+")
 """Names of the volume's faces: those at index 0 of an axis, then those at its end."""
 
-_ROW = np.dtype([("id", "u8"), ("voxels", "i8"), ("start", "i8", 3), ("stop", "i8", 3), ("sums", "i8", 3)])
+_PLACES = [("start", "i8", 3), ("stop", "i8", 3), ("centroid", "f8", 3), ("faces", "?", 6)]
+_ROW = np.dtype([("id", "u8"), ("voxels", "i8"), *_PLACES])
 _IGNORE = np.iinfo("u8").max
 
 
@@ -130,55 +130,19 @@ def instance_table(
         raise DataError(problem, hint="give a label volume: one channel of integers")
     source, whole = Opened(volume, Kind.INSTANCE), Roi.whole(spec.shape)
     grid = BlockGrid(whole, as_shape(min(b, n) for b, n in zip(block, spec.shape, strict=True)))
-    rows = np.zeros(0, _ROW)
+    found = Extents.of(np.zeros((1, 1, 1), np.uint64), whole.start)
     progress("measure", 0, len(grid))
     for number in range(len(grid)):
         box = grid.box(number)
-        rows = _merged(np.concatenate([rows, _measured(source.read(box)[0], box)]))
+        ids = source.read(box)[0]
+        found += Extents.of(np.where(ids == _IGNORE, np.uint64(0), ids), box.start)
         progress("measure", number + 1, len(grid))
-    return InstanceTable(_finished(rows, spec.shape), spec.voxel_size, spec.origin)
+    return InstanceTable(_rows(found, spec.shape), spec.voxel_size, spec.origin)
 
 
-def _measured(ids: NDArray[np.uint64], box: Roi) -> NDArray[Any]:
-    """Rows of the instances in one block."""
-    found, labels = fastremap.unique(ids, return_inverse=True)
-    labels = labels.reshape(ids.shape)
-    keep = (found > 0) & (found < _IGNORE)
-    rows = np.zeros(len(found), _ROW)
-    rows["id"] = found
-    rows["voxels"] = np.bincount(labels.reshape(-1), minlength=len(found))
-    for axis, (first, length) in enumerate(zip(box.start, box.shape, strict=True)):
-        planes = np.moveaxis(labels, axis, 0)
-        for place in range(length):
-            counts = np.bincount(planes[place].reshape(-1), minlength=len(found))
-            rows["sums"][:, axis] += counts * (first + place)
-    for row, there in zip(rows, find_objects(labels + 1), strict=True):
-        row["start"] = [part.start + first for part, first in zip(there, box.start, strict=True)]
-        row["stop"] = [part.stop + first for part, first in zip(there, box.start, strict=True)]
-    return np.asarray(rows[keep])
-
-
-def _merged(rows: NDArray[Any]) -> NDArray[Any]:
-    """One row per id."""
-    if not len(rows):
-        return rows
-    rows = rows[np.argsort(rows["id"], kind="stable")]
-    begins = np.flatnonzero(np.concatenate([[True], rows["id"][1:] != rows["id"][:-1]]))
-    merged = rows[begins].copy()
-    merged["voxels"] = np.add.reduceat(rows["voxels"], begins)
-    merged["sums"] = np.add.reduceat(rows["sums"], begins, axis=0)
-    merged["start"] = np.minimum.reduceat(rows["start"], begins, axis=0)
-    merged["stop"] = np.maximum.reduceat(rows["stop"], begins, axis=0)
-    return merged
-
-
-def _finished(rows: NDArray[Any], shape: Shape) -> NDArray[Any]:
-    finished = np.zeros(
-        len(rows),
-        [*((n, _ROW[n]) for n in ("id", "voxels", "start", "stop")), ("centroid", "f8", 3), ("faces", "?", 6)],
-    )
-    for name in ("id", "voxels", "start", "stop"):
-        finished[name] = rows[name]
-    finished["centroid"] = rows["sums"] / rows["voxels"][:, None]
-    finished["faces"] = np.concatenate([rows["start"] == 0, rows["stop"] == np.array(shape)], axis=1)
-    return np.asarray(finished)
+def _rows(found: Extents, shape: Shape) -> NDArray[Any]:
+    rows = np.zeros(len(found.ids), _ROW)
+    rows["id"], rows["voxels"], rows["start"], rows["stop"] = found.ids, found.voxels, found.low, found.high
+    rows["centroid"] = found.sums[:, 1:] / found.voxels[:, None]
+    rows["faces"] = np.concatenate([found.low == 0, found.high == np.array(shape)], axis=1)
+    return rows

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 from mitocore.builtin.targets.morphology import OfObjects, partner
 from mitocore.geometry import Shape, VoxelSize, as_shape
 from mitocore.interfaces import Labels
-from mitocore.specs import ArraySpec, Kind
+from mitocore.specs import ArraySpec, Kind, channel_of
 
 
 def _some_way(offset: Shape) -> Shape:
@@ -46,9 +46,9 @@ class Affinity(OfObjects):
 
     def gives(self) -> ArraySpec:
         if self.edge == "middle":
-            return ArraySpec(Kind.PROBABILITY, tuple(_named(offset, "±") for offset in self.offsets))
+            return ArraySpec(Kind.PROBABILITY, tuple(map(_both_ways, self.offsets)))
         offsets = self._as_stored()
-        return ArraySpec(Kind.AFFINITY, tuple(map(_named, offsets)), offsets)
+        return ArraySpec(Kind.AFFINITY, tuple(map(channel_of, offsets)), offsets)
 
     def encode(self, labels: Labels, voxel_size: VoxelSize | None) -> NDArray[np.float32]:
         del voxel_size
@@ -68,6 +68,5 @@ def _opposite(offset: Shape) -> Shape:
     return as_shape(-step for step in offset)
 
 
-def _named(offset: Shape, sign: str = "") -> str:
-    steps = ((axis, step) for axis, step in zip("zyx", offset, strict=True) if step)
-    return "".join(f"{axis}{sign}{abs(step)}" if sign else f"{axis}{step:+}" for axis, step in steps)
+def _both_ways(offset: Shape) -> str:
+    return "".join(f"{axis}±{abs(step)}" for axis, step in zip("zyx", offset, strict=True) if step)

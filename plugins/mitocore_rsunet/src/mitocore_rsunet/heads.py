@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, PositiveInt
 
 from mitocore import DESCRIPTORS, Head, Kind, Model, Shape
+from mitocore.specs import channel_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,7 +49,7 @@ class HeadedModel(Model):
     def _head(self, name: str) -> Head:
         axes = ("y", "x") if self.flat else ("z", "y", "x")
         if name == "affinity":
-            return Head(name, tuple(map(_step, self.offsets)), kind=Kind.AFFINITY, offsets=self.offsets)
+            return Head(name, tuple(map(channel_of, self.offsets)), kind=Kind.AFFINITY, offsets=self.offsets)
         if name == "distance":
             return Head(name, (name,), "tanh", Kind.DISTANCE)
         if name == "semantic":
@@ -123,7 +124,3 @@ class SupervisedModel(NormedModel):
             for level in range(1, self.supervised + 1)
             for head in main
         )
-
-
-def _step(offset: Shape) -> str:
-    return "".join(f"{axis}{step:+}" for axis, step in zip("zyx", offset, strict=True) if step)
