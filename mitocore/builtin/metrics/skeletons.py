@@ -1,48 +1,23 @@
 """Accuracy by the length of objects."""
 
 from collections.abc import Hashable, Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from mitocore.builtin.extents import Located
 from mitocore.builtin.metrics.compared import ratio, suffix
 from mitocore.builtin.metrics.matching import Overlaps
-from mitocore.errors import ConfigError
-from mitocore.geometry import Roi, VoxelSize, nanometres
-from mitocore.interfaces import Block, ObjectMetric, Seen
-from mitocore.specs import Kind
+from mitocore.builtin.metrics.whole_objects import Length, WholeObjects, known_edges, object_of
+from mitocore.geometry import Roi, nanometres
+from mitocore.interfaces import Block, Seen
 
 LENGTHS = "short", "medium", "long"
 
 
-def _stated(length: float | str) -> float | str:
-    nanometres(length)
-    return length
-
-
-Length = Annotated[float | str, AfterValidator(_stated)]
-
-
-def known_edges(voxel_size: VoxelSize | None) -> tuple[float, float, float]:
-    """Edges of a voxel (z, y, x) in nm.
-
-    Raises
-    ------
-    ConfigError
-        If they are not known.
-    """
-    if voxel_size is None:
-        raise ConfigError(
-            "lengths in nm need the voxel size, which neither the truth nor the prediction states",
-            hint="mitocore convert labels.tif labels.zarr --voxel-size 30,8,8 --kind instance, and evaluate the copy",
-        )
-    return voxel_size.edges
-
-
-class SkeletonAccuracy(ObjectMetric):
+class SkeletonAccuracy(WholeObjects):
     """Accuracy TP / (TP + FP + FN) of true objects by the length of their skeleton.
 
     The ranking of the MitoEM challenge (Franco-Barranco et al. 2023) looks at accuracy at an IoU of 0.75 in classes of
@@ -54,22 +29,11 @@ class SkeletonAccuracy(ObjectMetric):
     Objects cut by the region are measured as far as they lie in it. NaN where a class has no object.
     """
 
-    compares: ClassVar[Kind] = Kind.INSTANCE
-    narrow_ids: ClassVar[bool] = True
-
     lengths: tuple[Length, Length] = ("1 um", "3 um")
     """Shortest object that is medium, and shortest that is long: nm, or text such as "2 um". The challenge's own
     classes are not published with its rules; state those that you compare with."""
     threshold: float = Field(default=0.75, gt=0, le=1)
     """Smallest IoU of a match."""
-
-    def shared(self) -> Hashable:
-        """With the metrics that need boxes of objects."""
-        return "located"
-
-    def partial(self, block: Block) -> Located:
-        known_edges(block.voxel_size)
-        return Located.of(block)
 
     def objects(self, partial: Located) -> Mapping[Hashable, Roi]:
         overlaps = Overlaps(partial.table)
@@ -105,13 +69,6 @@ class SkeletonAccuracy(ObjectMetric):
             **{f"{name}_{one}": float(score) for one, score in zip(LENGTHS, accuracy, strict=True)},
             **{f"true_{one}": float(number) for one, number in zip(LENGTHS, true, strict=True)},
         }
-
-
-def object_of(block: Block, side: str, number: int) -> NDArray[np.bool_]:
-    """Where a block (z, y, x) holds an object of the prediction or of the truth; never where the truth is unknown."""
-    ids, truth = block[side][0], block["truth"][0]
-    there: NDArray[np.bool_] = (ids == ids.dtype.type(number)) & (truth != np.iinfo(truth.dtype).max)
-    return there
 
 
 def length(shape: NDArray[np.bool_], edges: tuple[float, float, float]) -> float:

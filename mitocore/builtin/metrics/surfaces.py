@@ -9,13 +9,12 @@ from pydantic import Field
 
 from mitocore.builtin.extents import Located
 from mitocore.builtin.metrics.matching import Overlaps
-from mitocore.builtin.metrics.skeletons import Length, known_edges, object_of
+from mitocore.builtin.metrics.whole_objects import Length, WholeObjects, known_edges, object_of
 from mitocore.geometry import Roi, nanometres
-from mitocore.interfaces import Block, ObjectMetric, Seen
-from mitocore.specs import Kind
+from mitocore.interfaces import Block, Seen
 
 
-class Surface(ObjectMetric):
+class Surface(WholeObjects):
     """Distances in nm between the surfaces of objects that match, and the share that lies within a tolerance.
 
     The surface of an object is its voxels that have one of their six neighbours outside it, as in MONAI; beyond the
@@ -31,22 +30,12 @@ class Surface(ObjectMetric):
     without a match do not count here.
     """
 
-    compares: ClassVar[Kind] = Kind.INSTANCE
-    narrow_ids: ClassVar[bool] = True
     lower_is_better: ClassVar[bool] = True
 
     threshold: float = Field(default=0.5, gt=0, le=1)
     """Smallest IoU of a match."""
     tolerance: Length = 30.0
     """Largest distance that is no error: nm, or text such as "0.05 um"."""
-
-    def shared(self) -> Hashable:
-        """With the metrics that need boxes of objects."""
-        return "located"
-
-    def partial(self, block: Block) -> Located:
-        known_edges(block.voxel_size)
-        return Located.of(block)
 
     def objects(self, partial: Located) -> Mapping[Hashable, Roi]:
         overlaps = Overlaps(partial.table)

@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from skimage.segmentation import watershed
 
-from mitocore_rsunet.flood import flood, quantised
+from mitocore_rsunet.flood import flood
 
 SHAPES = st.tuples(*[st.integers(1, 13)] * 3)
 RNGS = st.integers(0, 2**32 - 1).map(np.random.default_rng)
@@ -95,17 +95,3 @@ def test_arguments_that_cannot_be_flooded_are_refused():
     huge = np.broadcast_to(np.zeros(1, "u1"), (2**12, 2**10, 2**10))
     with pytest.raises(ValueError, match="too large"):
         flood(huge, np.broadcast_to(np.zeros(1, "i4"), huge.shape), huge.view(bool))
-
-
-def test_quantising_never_reverses_heights_and_gives_back_those_of_8_bits():
-    stored = np.arange(256, dtype="u1")
-    assert np.array_equal(quantised(stored / np.float32(255)), stored)
-    assert np.array_equal(quantised(1 - stored / np.float32(255)), stored[::-1])
-    heights = np.sort(np.random.default_rng(0).random(1000, "f4"))
-    assert (np.diff(quantised(heights, 1000).astype(int)) >= 0).all()
-    assert quantised(heights.astype("f2"), 65535).dtype == "u2"
-    for wrong in (np.array([-0.1]), np.array([1.5]), np.array([np.nan])):
-        with pytest.raises(ValueError, match="0 to 1 is needed"):
-            quantised(wrong)
-    with pytest.raises(ValueError, match="0 levels"):
-        quantised(heights, 0)

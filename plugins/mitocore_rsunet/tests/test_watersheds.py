@@ -9,6 +9,7 @@ from skimage.segmentation import watershed
 from mitocore import ArraySpec, Block, ConfigError, Kind, Roi, VoxelSize, load
 from mitocore.testing.one_step import Example, results
 from mitocore_rsunet.instances import ConnectedComponents
+from mitocore_rsunet.seeded import quantised
 from mitocore_rsunet.watersheds import (
     BinaryWatershed,
     BoundaryConnected,
@@ -315,3 +316,13 @@ def test_another_size_in_a_finished_run_folder_gives_what_a_new_folder_gives(tmp
     assert found[2].max() > 2
     assert np.array_equal(found[1], found[2])
     assert np.array_equal(found[0], found[1]) == (mode == "none")
+
+
+def test_quantising_never_reverses_heights_and_gives_back_those_of_8_bits():
+    stored = np.arange(256, dtype="u1")
+    assert np.array_equal(quantised(stored / np.float32(255), 0, 1, 255), stored[::-1])
+    heights = np.sort(np.random.default_rng(0).random(1000, "f4"))
+    assert (np.diff(quantised(heights, 0, 1, 1000).astype(int)) <= 0).all()
+    assert quantised(heights, 0, 1, 65535).dtype == "u2"
+    assert quantised(np.array([-1, 2], "f4"), 0, 1, 255).tolist() == [255, 0]
+    assert quantised(np.full(2, 3, "f4"), 3, 3, 255).tolist() == [0, 0]

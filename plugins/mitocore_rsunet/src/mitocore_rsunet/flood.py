@@ -45,7 +45,7 @@ def flood(landscape: NDArray[Any], seeds: NDArray[Any], mask: NDArray[np.bool_])
     landscape
         (z, y, x) heights. Unsigned integers of 8 or 16 bits are fast: 4 bytes per voxel, 8 per voxel of a seed, 4 per
         voxel that waits to be flooded. Anything else, real numbers above all, goes to scikit-image itself: exact,
-        several times slower, and some 30 bytes per voxel. See `quantised`.
+        several times slower, and some 30 bytes per voxel.
     seeds
         (z, y, x) 32-bit labels up to 2**31 - 1, of one or more pieces each; 0 is none. Those outside the mask count as
         none.
@@ -90,40 +90,6 @@ def flood(landscape: NDArray[Any], seeds: NDArray[Any], mask: NDArray[np.bool_])
         _rise(flat, seeded, last, int(landscape.max()) + 1, padded[1] * padded[2], padded[2])
     _close_up(state, flat)
     return flat[: landscape.size].reshape(landscape.shape)
-
-
-def quantised(landscape: NDArray[np.floating[Any]], levels: int = 255) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """A landscape from 0 to 1 in whole levels from 0 to `levels`, each height rounded to the nearest.
-
-    The order of heights is never reversed. What differs by less than a level becomes level ground, which is flooded
-    from all its sides at once: where two labels meet on it, the border lies half way, and not along a ridge too low to
-    be seen. Nothing is lost if the heights were stored in 8 bits before, as predictions often are.
-
-    Parameters
-    ----------
-    landscape
-        Heights from 0 to 1; for a probability that is flooded from its peaks, give `1 - probability`.
-    levels
-        1 to 65535; up to 255 the result is uint8, else uint16.
-
-    Raises
-    ------
-    ValueError
-        If a height is not in 0 .. 1, or the levels do not fit.
-
-    Examples
-    --------
-    >>> quantised(np.array([0, 0.5, 0.501, 1]))
-    array([  0, 128, 128, 255], dtype=uint8)
-    """
-    if not 1 <= levels <= 65535:
-        raise ValueError(f"{levels} levels; 1 to 65535 are possible")
-    if landscape.size and not (landscape.min() >= 0 and landscape.max() <= 1):
-        raise ValueError(f"heights are from {landscape.min():g} to {landscape.max():g}; 0 to 1 is needed")
-    heights = landscape.astype("f4" if landscape.itemsize < 4 else landscape.dtype)
-    heights *= levels
-    np.rint(heights, out=heights)
-    return heights.astype("u1" if levels <= 255 else "u2")
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:

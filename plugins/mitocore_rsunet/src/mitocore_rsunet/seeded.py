@@ -154,11 +154,20 @@ class SeededFlood(Decoder):
         values, low, high = self.height(block, mask)
         if self.exact:
             return -values
-        steps = np.float32(self.levels / ((high - low) or 1.0))
-        levels = np.subtract(np.float32(high), values)
-        levels *= steps
-        np.clip(np.rint(levels, out=levels), 0, self.levels, out=levels)
-        return levels.astype(np.min_scalar_type(self.levels))
+        return quantised(values, low, high, self.levels)
+
+
+def quantised(values: NDArray[np.float32], low: float, high: float, levels: int) -> NDArray[np.unsignedinteger[Any]]:
+    """How many whole levels each value lies below `high`, from 0 to `levels` at `low` and beyond, to the nearest.
+
+    >>> quantised(np.array([1, 0.5, 0.499, 0], np.float32), 0, 1, 255)
+    array([  0, 128, 128, 255], dtype=uint8)
+    """
+    below = np.subtract(np.float32(high), values)
+    below *= np.float32(levels / ((high - low) or 1.0))
+    np.clip(np.rint(below, out=below), 0, levels, out=below)
+    found: NDArray[np.unsignedinteger[Any]] = below.astype(np.min_scalar_type(levels))
+    return found
 
 
 class ReadsDistance(SeededFlood):
