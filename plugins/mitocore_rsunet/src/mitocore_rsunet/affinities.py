@@ -1,6 +1,6 @@
 """Instances from affinities, as connected components."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,6 @@ class AffinityComponents(FromAffinities, StitchedPostProcessor):
     Only channels that lead to a voxel beside count. A voxel with no such neighbour is background. Labelled per block,
     joined across blocks exactly: one wrong voxel joins two objects. Ids follow the raster order of first voxels.
     """
-
-    late: ClassVar[tuple[str, ...]] = ("min_size",)
 
     threshold: Share = 0.5
     """Two neighbours are in one object if their affinity is above this."""

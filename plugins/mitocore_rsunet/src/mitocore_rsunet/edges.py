@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from mitocore import ArraySpec, Block, Kind, Need, Shape, SizeOption, VoxelSize, WiringError, as_shape, size_in_voxels
-from mitocore.interfaces import PostProcessor
+from mitocore import ArraySpec, Block, Kind, Need, Shape, WiringError, as_shape
+from mitocore_rsunet.small import MinSize
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 """A threshold of values between 0 and 1."""
@@ -16,8 +16,8 @@ BACK: tuple[Shape, ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 """To the voxel before along z, y and x."""
 
 
-class FromAffinities(PostProcessor):
-    """What steps on affinities have in common: their inputs, where channels lead, which objects are too small."""
+class FromAffinities(MinSize):
+    """What steps on affinities have in common: their inputs, and where channels lead."""
 
     offsets: tuple[Shape, ...] | None = None
     """Where each channel leads, in voxels (z, y, x), if the array does not say so, such as a file of another program.
@@ -25,8 +25,6 @@ class FromAffinities(PostProcessor):
     before it"; the same pairs stored at the voxel before (PyTorch Connectomics' other side) are [1, 0, 0]."""
     foreground_threshold: Share = 0.5
     """With a foreground wired: only voxels above this belong to objects. Not for a mask."""
-    min_size: SizeOption = 0
-    """Smaller objects become background: voxels, or "0.002 um3". Counted over whole objects."""
 
     def needs(self) -> Mapping[str, Need]:
         foreground = Need((Kind.PROBABILITY, Kind.MASK), channels=("foreground",), optional=True)
@@ -52,14 +50,6 @@ class FromAffinities(PostProcessor):
 
     def reading(self, given: Mapping[str, ArraySpec]) -> Self:
         return self.model_copy(update={"offsets": self._offsets(given["affinities"])})
-
-    def in_voxels(self, voxel_size: VoxelSize | None) -> Self:
-        return self.model_copy(update={"min_size": size_in_voxels(self.min_size, voxel_size)})
-
-    def keep(self, objects: NDArray[Any]) -> NDArray[np.bool_]:
-        """Objects that are large enough."""
-        large: NDArray[np.bool_] = objects["size"] >= size_in_voxels(self.min_size, None)
-        return large
 
     def steps(self) -> tuple[Shape, ...]:
         """Where each channel leads; known once a run is planned."""

@@ -22,7 +22,7 @@ from mitocore import (
 from mitocore.geometry import SizeOption, size_in_voxels
 from mitocore_rsunet.objects import Connectivity, compact, components, contacts, numbered
 from mitocore_rsunet.peers import SMALL, translated
-from mitocore_rsunet.small import heirs
+from mitocore_rsunet.small import MinSize, heirs
 
 _INSTANCES = {"instances": ArraySpec(Kind.INSTANCE)}
 _MOST = int(np.iinfo("u8").max)
@@ -33,20 +33,16 @@ def _voxels(size: int | str | None) -> int:
     return _MOST if size is None else size_in_voxels(size, None)
 
 
-class ConnectedComponents(StitchedPostProcessor):
+class ConnectedComponents(MinSize, StitchedPostProcessor):
     """Objects of a mask, or of a probability above a threshold: voxels joined by a path are one object.
 
     Labelled per block, joined across blocks exactly. Ids follow the raster order of first voxels.
     """
 
-    late: ClassVar[tuple[str, ...]] = ("min_size",)
-
     threshold: Annotated[float, Field(ge=0, lt=1)] | None = None
     """A voxel is foreground if its probability is above this; 0.5 unless stated. Not for a mask."""
     connectivity: Connectivity = 26
     """Voxels touch across faces (6), edges too (18), or corners too (26)."""
-    min_size: SizeOption = 0
-    """Smaller objects become background: voxels, or "0.002 um3". Counted over whole objects, not per block."""
 
     @model_validator(mode="before")
     @classmethod
@@ -70,9 +66,6 @@ class ConnectedComponents(StitchedPostProcessor):
             raise WiringError(problem, hint="leave threshold out, or wire a probability to the input 'mask'")
         return _INSTANCES
 
-    def in_voxels(self, voxel_size: VoxelSize | None) -> Self:
-        return self.model_copy(update={"min_size": size_in_voxels(self.min_size, voxel_size)})
-
     def neighbourhood(self) -> Connectivity:
         return self.connectivity
 
@@ -81,10 +74,6 @@ class ConnectedComponents(StitchedPostProcessor):
         if mask.dtype != np.bool_:
             mask = mask > (0.5 if self.threshold is None else self.threshold)
         return components(mask, self.connectivity), None
-
-    def keep(self, objects: NDArray[Any]) -> NDArray[np.bool_]:
-        large: NDArray[np.bool_] = objects["size"] >= _voxels(self.min_size)
-        return large
 
 
 class SizeFilter(StitchedPostProcessor):

@@ -1,7 +1,7 @@
 """Instances from short- and long-range affinities, by the mutex watershed."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,6 @@ class MutexWatershed(FromAffinities, ObjectwisePostProcessor):
 
     All pairs are taken as stored at the later voxel, so the side they come at changes nothing, ties included.
     """
-
-    late: ClassVar[tuple[str, ...]] = ("min_size",)
 
     threshold: Share = 0.5
     """Without a foreground: a voxel none of whose neighbours it has an affinity above this to is background."""

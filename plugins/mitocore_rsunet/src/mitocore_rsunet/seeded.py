@@ -8,19 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, model_validator
 
-from mitocore import ArraySpec, Block, Kind, Need, ObjectwisePostProcessor, SizeOption, VoxelSize, size_in_voxels
+from mitocore import ArraySpec, Block, Kind, Need, ObjectwisePostProcessor, SizeOption, size_in_voxels
 from mitocore_rsunet.objects import compact, components, looked_up, sizes_of
 from mitocore_rsunet.peers import translated
-from mitocore_rsunet.small import RemoveSmall, without_small
+from mitocore_rsunet.small import MinSize, RemoveSmall, without_small
 
 PROBABILITY = Need((Kind.PROBABILITY,), channels=1)
 _FAR = float(np.finfo(np.float16).max)
 
 
-class Decoder(ObjectwisePostProcessor):
+class Decoder(MinSize, ObjectwisePostProcessor):
     """Instances of a mask, one connected component after the other; small ones follow one of five rules."""
 
-    late: ClassVar[tuple[str, ...]] = ("min_size",)
     bytes_per_voxel: ClassVar[int] = 48
     peers: ClassVar[Mapping[str, str]] = {}
     """Our names of options by those of PyTorch Connectomics."""
@@ -53,9 +52,6 @@ class Decoder(ObjectwisePostProcessor):
         del given
         return {"instances": ArraySpec(Kind.INSTANCE)}
 
-    def in_voxels(self, voxel_size: VoxelSize | None) -> Self:
-        return self.model_copy(update={"min_size": size_in_voxels(self.min_size, voxel_size)})
-
     @abstractmethod
     def instances(self, block: Block, mask: NDArray[np.bool_]) -> NDArray[np.uint32]:
         """Instances (z, y, x) of the component `mask`, over `block.read`, before small ones are removed."""
@@ -65,10 +61,7 @@ class Decoder(ObjectwisePostProcessor):
         return {"instances": without_small(ids, size_in_voxels(self.min_size, None), self.remove_small_mode)[None]}
 
     def keep(self, objects: NDArray[Any]) -> NDArray[np.bool_]:
-        if self.remove_small_mode != "background":
-            return super().keep(objects)
-        large: NDArray[np.bool_] = objects["size"] >= size_in_voxels(self.min_size, None)
-        return large
+        return super().keep(objects) if self.remove_small_mode == "background" else np.ones(len(objects), np.bool_)
 
 
 class SeededFlood(Decoder):

@@ -1,13 +1,32 @@
 """What becomes of small objects: one rule for steps that hold a component in memory and for tables of whole volumes."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mitocore import SizeOption, VoxelSize, size_in_voxels
+from mitocore.interfaces import PostProcessor
 from mitocore_rsunet.objects import contacts, looked_up, sizes_of
 
 RemoveSmall = Literal["none", "background", "neighbor", "background_2d", "neighbor_2d"]
+
+
+class MinSize(PostProcessor):
+    """A step that removes small objects when they are complete."""
+
+    late: ClassVar[tuple[str, ...]] = ("min_size",)
+
+    min_size: SizeOption = 0
+    """Smaller objects become background: voxels, or "0.002 um3". Counted over whole objects, not per block."""
+
+    def in_voxels(self, voxel_size: VoxelSize | None) -> Self:
+        return self.model_copy(update={"min_size": size_in_voxels(self.min_size, voxel_size)})
+
+    def keep(self, objects: NDArray[Any]) -> NDArray[np.bool_]:
+        """Objects that are large enough."""
+        large: NDArray[np.bool_] = objects["size"] >= size_in_voxels(self.min_size, None)
+        return large
 
 
 def heirs(small: NDArray[np.bool_], stays: NDArray[np.bool_], links: NDArray[Any]) -> NDArray[np.int64]:
