@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from mitocore import ArraySpec, Block, Kind, Need, Shape, WiringError, as_shape
+from mitocore_rsunet.masks import above
 from mitocore_rsunet.small import MinSize
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -59,8 +60,7 @@ class FromAffinities(MinSize):
         """(z, y, x) over `block.read`; None if no foreground is wired."""
         if "foreground" not in block.arrays:
             return None
-        values = block["foreground"][0]
-        return values if values.dtype == np.bool_ else np.asarray(values > self.foreground_threshold)
+        return above(block["foreground"][0], self.foreground_threshold)
 
     def near(self, block: Block) -> NDArray[np.float32]:
         """The edges between neighbours over `block.read`, as `nearest` gives them, 0 where one is no foreground."""

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, model_validator
 
-from mitocore import ArraySpec, Block, Kind, LocalPostProcessor, Need, Shape, WiringError, as_shape
+from mitocore import ArraySpec, Block, Kind, LocalPostProcessor, Need, Shape, as_shape
+from mitocore_rsunet.masks import above, check_threshold
 from mitocore_rsunet.median import majority
 from mitocore_rsunet.peers import Above, translated
 
@@ -43,9 +44,7 @@ class BinaryMedian(LocalPostProcessor):
         return {"mask": Need((Kind.MASK, Kind.PROBABILITY))}
 
     def gives(self, given: Mapping[str, ArraySpec]) -> Mapping[str, ArraySpec]:
-        if self.threshold is not None and given["mask"].kind == Kind.MASK:
-            problem = f"threshold = {self.threshold:g} does not apply to a mask"
-            raise WiringError(problem, hint="leave threshold out, or wire a probability to the input 'mask'")
+        check_threshold(self.threshold, given["mask"])
         return {"mask": ArraySpec(Kind.MASK, given["mask"].channels)}
 
     def halo(self) -> Shape:
@@ -53,7 +52,5 @@ class BinaryMedian(LocalPostProcessor):
 
     def process(self, block: Block) -> Mapping[str, NDArray[Any]]:
         # mirrored at every face of what was read: those inside the volume are half a box away from what is kept
-        mask = block["mask"]
-        if mask.dtype != np.bool_:
-            mask = mask > (0.8 if self.threshold is None else self.threshold)
+        mask = above(block["mask"], 0.8 if self.threshold is None else self.threshold)
         return {"mask": np.stack([majority(channel, self.size) for channel in mask])}

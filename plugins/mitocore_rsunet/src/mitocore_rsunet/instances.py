@@ -16,10 +16,10 @@ from mitocore import (
     Need,
     StitchedPostProcessor,
     VoxelSize,
-    WiringError,
     unite,
 )
 from mitocore.geometry import SizeOption, size_in_voxels
+from mitocore_rsunet.masks import above, check_threshold
 from mitocore_rsunet.objects import Connectivity, compact, components, contacts, numbered
 from mitocore_rsunet.peers import SMALL, translated
 from mitocore_rsunet.small import MinSize, heirs
@@ -61,18 +61,14 @@ class ConnectedComponents(MinSize, StitchedPostProcessor):
         return {"mask": Need((Kind.MASK, Kind.PROBABILITY), channels=1)}
 
     def gives(self, given: Mapping[str, ArraySpec]) -> Mapping[str, ArraySpec]:
-        if self.threshold is not None and given["mask"].kind == Kind.MASK:
-            problem = f"threshold = {self.threshold:g} does not apply to a mask"
-            raise WiringError(problem, hint="leave threshold out, or wire a probability to the input 'mask'")
+        check_threshold(self.threshold, given["mask"])
         return _INSTANCES
 
     def neighbourhood(self) -> Connectivity:
         return self.connectivity
 
     def label(self, block: Block) -> tuple[NDArray[np.uint32], None]:
-        mask = block["mask"][0]
-        if mask.dtype != np.bool_:
-            mask = mask > (0.5 if self.threshold is None else self.threshold)
+        mask = above(block["mask"][0], 0.5 if self.threshold is None else self.threshold)
         return components(mask, self.connectivity), None
 
 
