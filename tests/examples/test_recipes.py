@@ -100,6 +100,7 @@ RECIPES = {
     "mitoem_bc": Recipe(_mitoem, SLAB, ("foreground", "boundary"), "mitoem_segment"),
     "mitoem_bcd": Recipe(_mitoem, SLAB, ("foreground", "boundary", "distance")),
     "mitoem_mutex": Recipe(_mitoem, SLAB, ("affinity",)),
+    "lsd_affinities": Recipe(_catena, ("model.widths=[4, 4, 4, 4]", CUBE), ("affinity", "descriptors")),
     "cryoet_membrane": Recipe(_tomogram, ("model.widths=[8, 8, 8, 8, 8]", "train.crop=[7, 32, 32]"), ("membrane",)),
 }
 TURNED = "net.predict.tta=none"  # tested elsewhere, and most of the time
